@@ -1,0 +1,6 @@
+//! Floor 1: bytes and their meaning, no state. Little-endian throughout (`docs/protocol.md`).
+//!
+//! Untrusted bytes are checked once, here, into views whose accessors cannot fail.
+#![forbid(unsafe_code)]
+
+pub mod header;
