@@ -4,3 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod header;
+pub mod message;
+pub mod report;
