@@ -1,7 +1,7 @@
 //! REPORT: what arrived on one link, told to its sender. After the type byte:
 //!
 //! ```text
-//! link u8 | epoch u8 (low bits) | largest u48 | its send time u32 µs | hold u32 µs | packets u48 | bytes u48
+//! link u8 | epoch tag u8 | largest u48 | its send time u32 µs | hold u32 µs | packets u48 | bytes u48
 //! | its receive time u32 µs | OWD min i32 | last i32 | max i32 (µs, receiver's clock minus sender's)
 //! | n u8 | n bytes of bitmap: bit i of the whole = number (largest - i) was received
 //! ```
@@ -23,8 +23,8 @@ pub const REPORT_BYTES_MAX: usize = 1 + FIXED_BYTES + BITMAP_BYTES_MAX;
 pub struct ReportMessage {
     /// The link reported on.
     pub link: LinkId,
-    /// Low bits of the epoch whose packet numbers are meant.
-    pub epoch_low: u8,
+    /// Tag of the epoch whose packet numbers are meant.
+    pub epoch_tag: u8,
     /// Largest packet number received, 48 bits.
     pub largest: u64,
     /// Its send time, sender's clock, µs.
@@ -65,7 +65,7 @@ impl ReportMessage {
         };
         let report = Self {
             link: LinkId(fixed[0]),
-            epoch_low: fixed[1],
+            epoch_tag: fixed[1],
             largest: u48_at(2),
             largest_sent_us: u32_at(8),
             hold_us: u32_at(12),
@@ -86,7 +86,7 @@ impl ReportMessage {
         let total = FIXED_BYTES + usize::from(self.bitmap_bytes);
         let out = out.get_mut(..total)?;
         out[0] = self.link.0;
-        out[1] = self.epoch_low;
+        out[1] = self.epoch_tag;
         out[2..8].copy_from_slice(&self.largest.to_le_bytes()[..6]);
         out[8..12].copy_from_slice(&self.largest_sent_us.to_le_bytes());
         out[12..16].copy_from_slice(&self.hold_us.to_le_bytes());
@@ -113,7 +113,7 @@ mod tests {
         bitmap[..2].copy_from_slice(&[0xff, 0x7f]);
         let report = ReportMessage {
             link: LinkId(3),
-            epoch_low: 9,
+            epoch_tag: 9,
             largest: 0x0605_0403_0201,
             largest_sent_us: 0x1413_1211,
             hold_us: 0x2423_2221,

@@ -1,0 +1,167 @@
+//! What the session waits for, and what it does then.
+
+use std::time::Duration;
+
+use super::Session;
+use crate::base::Instant;
+use crate::link::State;
+use crate::reorder::hold::{HoldInputs, Retransmit, SilentLink};
+
+/// Groups that are not acknowledged are given up after this and twice the longest round trip.
+const EXPIRY_BASE: Duration = Duration::from_millis(300);
+/// ... but never kept longer.
+const EXPIRY_MAX: Duration = Duration::from_secs(2);
+/// A link is silent when nothing came for this long although it carried traffic shortly before.
+const SILENCE: Duration = Duration::from_millis(30);
+
+/// Why the session wants to be woken: named, so that a busy loop can name its culprit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Nothing to wait for.
+    Idle,
+    /// A WAN's pacer allows the next datagram.
+    Pacing,
+    /// An open group's fill time is over.
+    Group,
+    /// A hole's hold time is over.
+    Reorder,
+    /// A link's sender: heartbeat, loss, suspicion, probe.
+    Link,
+    /// A report is due.
+    Report,
+    /// A WAN's rate control.
+    Rate,
+    /// LINK_OPEN or a challenge is due.
+    Opening,
+    /// Old keys are wiped.
+    Epoch,
+}
+
+impl Session {
+    /// Does what is due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.epochs.handle_timeout(now);
+        for index in 0..self.links.len() {
+            self.link_timeout(index, now);
+        }
+        for wan in &mut self.wans {
+            wan.rate.handle_timeout(now);
+            wan.pacer.set_rate(wan.rate.pacing_rate(), now);
+        }
+        self.grant_probes(now);
+        let rtt_max = self.links.iter().map(|link| link.sender.srtt()).max().unwrap_or_default();
+        let age_max = (EXPIRY_BASE + rtt_max * 2).min(EXPIRY_MAX);
+        let expired = self.egress.store.expire(now, age_max);
+        self.drops.count_many(crate::base::DropReason::Expired, expired);
+        self.ingress.decoder.expire(now - EXPIRY_MAX);
+        self.refresh_hold(now);
+    }
+
+    fn link_timeout(&mut self, index: usize, now: Instant) {
+        let last_progress = self.links.iter().enumerate().filter(|(at, _)| *at != index);
+        let others_progress =
+            last_progress.filter_map(|(_, link)| link.sender.last_acked_at()).max().unwrap_or(Instant::ZERO);
+        let link = &mut self.links[index];
+        let (id, before) = (link.id, link.sender.state());
+        self.outcomes.clear();
+        let outcomes = &mut self.outcomes;
+        link.sender.handle_timeout(now, others_progress, &mut |outcome| outcomes.push(outcome));
+        let after = link.sender.state();
+        self.apply_outcomes(id);
+        if before == State::Up && after != State::Up {
+            self.leave_link(index, now);
+        } else if before != State::Up && after == State::Up {
+            let wan = self.links[index].wan;
+            self.wans[wan.index()].rate.on_return(now);
+        }
+    }
+
+    /// Moves everything off a link that may be dead: what waits on it, and copies of what is in flight.
+    pub(super) fn leave_link(&mut self, index: usize, now: Instant) {
+        let link = &mut self.links[index];
+        let wan = link.wan;
+        let mut moved = std::mem::take(&mut self.moved);
+        moved.clear();
+        link.sender.take_unacked(|item| moved.extend(item));
+        moved.extend(link.urgent.drain(..).map(|queued| queued.key));
+        moved.extend(link.queue.drain(..).map(|queued| queued.key));
+        link.queued_bytes = 0;
+        for key in moved.drain(..) {
+            self.push_resend(key);
+        }
+        self.moved = moved;
+        if !self.links.iter().any(|link| link.wan == wan && link.is_up()) {
+            self.wans[wan.index()].rate.on_suspect(now);
+        }
+    }
+
+    /// One WAN at a time may probe for more, so that two that share a bottleneck do not fill it together.
+    fn grant_probes(&mut self, now: Instant) {
+        if self.wans.iter().any(|wan| wan.rate.is_probing()) {
+            return;
+        }
+        let count = self.wans.len();
+        for turn in 0..count {
+            let index = (self.next_probe + turn) % count;
+            if self.wans[index].rate.probe_wanted(now) {
+                self.wans[index].rate.probe_grant(now);
+                self.next_probe = index + 1;
+                return;
+            }
+        }
+    }
+
+    pub(super) fn hold_inputs(&self, now: Instant) -> HoldInputs {
+        let live = || self.links.iter().filter(|link| link.is_open() && link.received.1 > 0);
+        let base_min = live().map(|link| link.receiver.delay().base_us).min().unwrap_or(0);
+        let spread = live()
+            .map(|link| {
+                let delay = link.receiver.delay();
+                let above = crate::link::owd::base_difference(delay.base_us, base_min).max(0);
+                delay.p99 + Duration::from_micros(above.unsigned_abs())
+            })
+            .max()
+            .unwrap_or_default();
+        let rtt_min = live().map(|link| link.sender.rtt_min()).min().unwrap_or_default();
+        let silent = live().any(|link| link.receiver.is_silent(SILENCE, now));
+        HoldInputs {
+            delay_spread: spread,
+            fill_time_max: Some(self.group_limits().fill_time_max),
+            retransmit: Some(Retransmit { rtt_min, report_interval: self.reports.interval }),
+            silent_link: silent.then_some(SilentLink { suspect_after: rtt_min + SILENCE * 2, delay_fast: rtt_min }),
+        }
+    }
+
+    /// When to call [`Session::handle_timeout`] and the polls again, and why.
+    pub fn poll_timeout(&self, now: Instant) -> (Instant, Timer) {
+        let mut soonest = (self.epochs.poll_timeout(), Timer::Epoch);
+        let mut consider = |at: Instant, timer: Timer| {
+            if at < soonest.0 {
+                soonest = (at, timer);
+            }
+        };
+        for link in &self.links {
+            consider(link.sender.poll_timeout(), Timer::Link);
+            consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
+            if let Some(at) = link.receiver.report_at() {
+                consider(at.max(self.reports.next_at), Timer::Report);
+            }
+            if !link.queue.is_empty() {
+                consider(self.wans[link.wan.index()].pacer.next_send_at(now), Timer::Pacing);
+            }
+        }
+        for wan in &self.wans {
+            consider(wan.rate.poll_timeout(), Timer::Rate);
+        }
+        if self.egress.has_work() {
+            // Room appears as the pacers drain what is committed.
+            consider(now + Duration::from_micros(500), Timer::Pacing);
+        }
+        let fill = self.group_limits().fill_time_max;
+        for open in self.egress.open.iter().filter(|open| !open.is_empty()) {
+            consider(open.opened_at() + fill, Timer::Group);
+        }
+        consider(self.hold_timeout(), Timer::Reorder);
+        if soonest.0 == Instant::FAR { (Instant::FAR, Timer::Idle) } else { soonest }
+    }
+}
