@@ -34,6 +34,8 @@ drop_reasons! {
     ReplayDuplicate = "replay_duplicate",
     /// Packet number older than the window.
     ReplayTooOld = "replay_too_old",
+    /// Handshake of another protocol version.
+    HandshakeVersion = "handshake_version",
     /// Handshake with a wrong mac1: not for us, or not from someone who knows our key.
     HandshakeMac = "handshake_mac",
     /// Handshake that does not decrypt or comes from an unknown key.
@@ -112,7 +114,9 @@ impl DropCounters {
 
     /// All reasons with their counters.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.iter().map(|&reason| (reason, self.get(reason)))
+        DropReason::ALL
+            .iter()
+            .map(|&reason| (reason, self.get(reason)))
     }
 
     /// Adds another set, counter by counter.
