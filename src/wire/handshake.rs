@@ -112,14 +112,20 @@ pub fn emit_hello(out: &mut [u8; HELLO_BYTES], sender: u32) -> &mut [u8] {
     &mut out[HELLO_NOISE..HELLO_MAC1]
 }
 
-/// Writes mac1 of a HELLO.
-pub fn put_hello_mac1(hello: &mut [u8; HELLO_BYTES], mac: &[u8; MAC_BYTES]) {
-    hello[HELLO_MAC1..HELLO_MAC2].copy_from_slice(mac);
+/// Writes mac1 of a HELLO, as `mac` makes it from the bytes it covers.
+pub fn sign_hello_mac1(
+    hello: &mut [u8; HELLO_BYTES],
+    mac: impl FnOnce(&[u8]) -> [u8; MAC_BYTES],
+) -> [u8; MAC_BYTES] {
+    let mac1 = mac(&hello[..HELLO_MAC1]);
+    hello[HELLO_MAC1..HELLO_MAC2].copy_from_slice(&mac1);
+    mac1
 }
 
-/// Writes mac2 of a HELLO.
-pub fn put_hello_mac2(hello: &mut [u8; HELLO_BYTES], mac: &[u8; MAC_BYTES]) {
-    hello[HELLO_MAC2..].copy_from_slice(mac);
+/// Writes mac2 of a HELLO, as `mac` makes it from the bytes it covers.
+pub fn sign_hello_mac2(hello: &mut [u8; HELLO_BYTES], mac: impl FnOnce(&[u8]) -> [u8; MAC_BYTES]) {
+    let mac2 = mac(&hello[..HELLO_MAC2]);
+    hello[HELLO_MAC2..].copy_from_slice(&mac2);
 }
 
 /// A WELCOME whose fixed parts were checked; keys and mac1 were not.
@@ -176,9 +182,13 @@ pub fn emit_welcome(out: &mut [u8; WELCOME_BYTES], sender: u32, receiver: u32) -
     &mut out[WELCOME_NOISE..WELCOME_MAC1]
 }
 
-/// Writes mac1 of a WELCOME.
-pub fn put_welcome_mac1(welcome: &mut [u8; WELCOME_BYTES], mac: &[u8; MAC_BYTES]) {
-    welcome[WELCOME_MAC1..WELCOME_MAC2].copy_from_slice(mac);
+/// Writes mac1 of a WELCOME, as `mac` makes it from the bytes it covers.
+pub fn sign_welcome_mac1(
+    welcome: &mut [u8; WELCOME_BYTES],
+    mac: impl FnOnce(&[u8]) -> [u8; MAC_BYTES],
+) {
+    let mac1 = mac(&welcome[..WELCOME_MAC1]);
+    welcome[WELCOME_MAC1..WELCOME_MAC2].copy_from_slice(&mac1);
 }
 
 /// A COOKIE whose fixed parts were checked; its seal was not.
@@ -267,8 +277,12 @@ mod tests {
     fn golden_hello_both_ways() {
         let mut hello = [0xee; HELLO_BYTES];
         emit_hello(&mut hello, 0x0403_0201).fill(7);
-        put_hello_mac1(&mut hello, &[8; 16]);
-        put_hello_mac2(&mut hello, &[9; 16]);
+        sign_hello_mac1(&mut hello, |covered| {
+            [u8::try_from(covered.len() - 352).unwrap(); 16]
+        });
+        sign_hello_mac2(&mut hello, |covered| {
+            [u8::try_from(covered.len() - 367).unwrap(); 16]
+        });
         // 392 = 0x188, kind 0.
         let mut golden = vec![0x88, 0x01, 1, 0, 1, 2, 3, 4];
         golden.resize(360, 7);
@@ -289,7 +303,9 @@ mod tests {
     fn golden_welcome_both_ways() {
         let mut welcome = [0xee; WELCOME_BYTES];
         emit_welcome(&mut welcome, 0x0403_0201, 0x0807_0605).fill(7);
-        put_welcome_mac1(&mut welcome, &[8; 16]);
+        sign_welcome_mac1(&mut welcome, |covered| {
+            [u8::try_from(covered.len() - 308).unwrap(); 16]
+        });
         // 348 = 0x15c, kind 1 in the two high bits.
         let mut golden = vec![0x5c, 0x41, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8];
         golden.resize(316, 7);
