@@ -71,16 +71,14 @@ impl Cookie {
 }
 
 /// Secret from which the responder makes cookies, so that it need not remember them.
-pub struct CookieSecret(hmac::Key);
+pub struct CookieSecret(KeyedHash);
 
 impl CookieSecret {
     /// The secret number `period` of a responder that was started with `seed`.
     pub fn new(seed: &[u8; 32], period: u64) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
-        let mut input = *b"cookie secret ........";
-        input[14..].copy_from_slice(&period.to_le_bytes());
-        let secret = Zeroizing::new(short_mac::<32>(&key, &input));
-        Self(hmac::Key::new(hmac::HMAC_SHA256, &*secret))
+        let mut label = *b"cookie secret ........";
+        label[14..].copy_from_slice(&period.to_le_bytes());
+        Self(KeyedHash::new(seed, &label))
     }
 
     /// The cookie of one address and port. IPv4 in IPv6 clothes is the same address.
@@ -92,7 +90,7 @@ impl CookieSecret {
         let mut input = [0; 18];
         input[..16].copy_from_slice(&address.octets());
         input[16..].copy_from_slice(&from.port().to_le_bytes());
-        Cookie(short_mac(&self.0, &input))
+        Cookie(self.0.hash(&input))
     }
 }
 
@@ -149,10 +147,27 @@ impl CookieSeal {
     }
 }
 
-debug_name_only!(Mac1Key, Cookie, CookieSecret, CookieSeal);
+/// A hash that only this process can compute: for its own tables, nonces and secrets.
+pub struct KeyedHash(hmac::Key);
+
+impl KeyedHash {
+    /// The hash named `label` of a process that was started with the random `seed`.
+    pub fn new(seed: &[u8; 32], label: &[u8]) -> Self {
+        let seed = hmac::Key::new(hmac::HMAC_SHA256, seed);
+        let key = Zeroizing::new(short_mac::<32>(&seed, label));
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &*key))
+    }
+
+    /// `N` bytes, at most 32.
+    pub fn hash<const N: usize>(&self, data: &[u8]) -> [u8; N] {
+        short_mac(&self.0, data)
+    }
+}
+
+debug_name_only!(Mac1Key, Cookie, CookieSecret, CookieSeal, KeyedHash);
 
 /// The first `N` bytes, at most 32, of HMAC-SHA-256.
-pub fn short_mac<const N: usize>(key: &hmac::Key, data: &[u8]) -> [u8; N] {
+fn short_mac<const N: usize>(key: &hmac::Key, data: &[u8]) -> [u8; N] {
     const { assert!(N <= 32) };
     let tag = hmac::sign(key, data);
     *tag.as_ref().first_chunk().expect("the MAC has 32 bytes")

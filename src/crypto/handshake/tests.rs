@@ -172,6 +172,15 @@ fn no_forged_welcome_ends_or_spoils_a_pending_handshake() {
             assert_eq!(refused, Some(DropReason::HandshakeRefused), "bit {bit}");
         }
     }
+    // An answer to another HELLO, with everything else in order.
+    let mut astray = welcome;
+    astray[8] ^= 1;
+    let key = Mac1Key::new(world.client.public());
+    sign_welcome_mac1(&mut astray, |covered| key.sign(covered));
+    assert_eq!(
+        initiator.finish(&astray).err(),
+        Some(DropReason::UnknownIndex)
+    );
     let here = initiator.finish(&welcome).unwrap();
     assert!(talks(&here, Role::Initiator, &there, Role::Responder));
 }
