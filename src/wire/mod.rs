@@ -3,6 +3,7 @@
 //! Untrusted bytes are checked once, here, into views whose accessors cannot fail.
 #![forbid(unsafe_code)]
 
+pub mod handshake;
 pub mod header;
 pub mod message;
 pub mod report;
