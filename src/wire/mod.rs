@@ -4,3 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod header;
+pub mod piece;
+pub mod virtio;
