@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod decoder;
+mod group;
+mod held;
 
 /// Most symbols of a group, source and repair together: indexes travel in a byte.
 pub const GROUP_SYMBOLS_MAX: usize = 255;
