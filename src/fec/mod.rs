@@ -7,8 +7,10 @@
 
 pub mod codec;
 pub mod decoder;
+pub mod encoder;
 mod group;
 mod held;
+pub mod protection;
 
 /// Most symbols of a group, source and repair together: indexes travel in a byte.
 pub const GROUP_SYMBOLS_MAX: usize = 255;
