@@ -4,4 +4,5 @@
 //! what a superframe is made of.
 #![forbid(unsafe_code)]
 
+pub mod assembler;
 pub mod cut;
