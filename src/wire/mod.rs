@@ -7,3 +7,5 @@ pub mod handshake;
 pub mod header;
 pub mod message;
 pub mod report;
+pub mod piece;
+pub mod virtio;
