@@ -1,1 +1,7 @@
+//! Floor 5: the world outside of the tunnel as a deterministic model in virtual time.
+//!
+//! Never reads a clock, never opens a socket: `tools/wanem` lends the same model real time and real packets.
 #![forbid(unsafe_code)]
+
+pub mod impairment;
+pub mod nat;
