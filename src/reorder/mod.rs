@@ -1,1 +1,8 @@
+//! Floor 2: put frames back in order, or let go in time.
 #![forbid(unsafe_code)]
+
+pub mod buffer;
+pub mod hold;
+
+pub use buffer::{Buffer, Counters, Released, WINDOW};
+pub use hold::{HoldInputs, hold_time};

@@ -4,3 +4,4 @@
 #![forbid(unsafe_code)]
 
 pub mod header;
+pub mod inner_ip;
