@@ -3,7 +3,9 @@
 
 pub mod codel;
 pub mod hash;
+pub mod meter;
 pub mod queue;
+mod turns;
 
 pub use hash::hash;
 pub use queue::{Dequeued, FlowQueue, QueueConfig, Verdict};

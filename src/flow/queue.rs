@@ -15,7 +15,8 @@
 
 use std::time::Duration;
 
-use super::codel::{CoDel, Params};
+use super::codel::Params;
+use super::turns::{Flow, FlowList, NIL};
 use crate::base::{Instant, Rate};
 
 /// Sizes and times of a [`FlowQueue`].
@@ -80,7 +81,7 @@ pub struct Dequeued<T> {
     pub overdue: bool,
     /// How long it waited.
     pub sojourn: Duration,
-    /// The rate at which its flow arrived, averaged over [`RATE_SPAN`].
+    /// The rate at which its flow arrived, averaged over [`super::meter::RATE_SPAN`].
     pub rate: Rate,
 }
 
@@ -370,14 +371,9 @@ impl<T> FlowQueue<T> {
 
 /// Most items given up after one search for the fattest queue (RFC 8290 section 4.1).
 pub const SHED_ITEMS_MAX: u32 = 64;
-/// Span over which a flow's rate is averaged: long enough for a dozen packets of a 100 kbit/s call.
-pub const RATE_SPAN: Duration = Duration::from_millis(250);
 /// Signals that a flow must have ignored before waiting too long costs it packets. A TCP has answered the first
 /// one after one RTT; the fourth comes 230 ms after the first.
 const UNHEEDED_SIGNALS_MAX: u32 = 4;
-/// No item, no flow.
-const NIL: u32 = u32::MAX;
-
 #[derive(Debug)]
 struct Item<T> {
     /// `None` in free slots.
@@ -396,68 +392,6 @@ struct Popped<T> {
     enqueued: Instant,
 }
 
-#[derive(Clone, Debug)]
-struct Flow {
-    head: u32,
-    tail: u32,
-    /// What the flow may still send in this turn; negative after a large item.
-    deficit: i64,
-    /// On the new or the old list.
-    listed: bool,
-    next: u32,
-    codel: CoDel,
-    meter: Meter,
-}
-
-impl Default for Flow {
-    fn default() -> Self {
-        Self {
-            head: NIL,
-            tail: NIL,
-            deficit: 0,
-            listed: false,
-            next: NIL,
-            codel: CoDel::default(),
-            meter: Meter::default(),
-        }
-    }
-}
-
-/// First-in first-out list of flows, linked through [`Flow::next`].
-#[derive(Clone, Copy, Debug)]
-struct FlowList {
-    head: u32,
-    tail: u32,
-}
-
-impl Default for FlowList {
-    fn default() -> Self {
-        Self {
-            head: NIL,
-            tail: NIL,
-        }
-    }
-}
-
-impl FlowList {
-    fn push(&mut self, index: u32, flows: &mut [Flow]) {
-        flows[index as usize].next = NIL;
-        if self.tail == NIL {
-            self.head = index;
-        } else {
-            flows[self.tail as usize].next = index;
-        }
-        self.tail = index;
-    }
-
-    fn pop(&mut self, flows: &mut [Flow]) {
-        self.head = flows[self.head as usize].next;
-        if self.head == NIL {
-            self.tail = NIL;
-        }
-    }
-}
-
 /// A batch of items being given up.
 #[derive(Clone, Copy, Debug)]
 struct Shedding {
@@ -472,30 +406,6 @@ impl Shedding {
     }
 }
 
-/// Arrival rate: bytes that fade away linearly over [`RATE_SPAN`] between two arrivals.
-#[derive(Clone, Copy, Debug, Default)]
-struct Meter {
-    bytes: f64,
-    at: Instant,
-}
-
-impl Meter {
-    fn on_arrival(&mut self, bytes: u32, now: Instant) {
-        self.bytes = self.faded(now) + f64::from(bytes);
-        self.at = now;
-    }
-
-    fn faded(&self, now: Instant) -> f64 {
-        let age = now.since(self.at).as_secs_f64() / RATE_SPAN.as_secs_f64();
-        self.bytes * (1.0 - age).max(0.0)
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates, >= 0"
-    )]
-    fn rate(&self, now: Instant) -> Rate {
-        Rate::from_bytes_over(self.faded(now) as u64, RATE_SPAN)
-    }
-}
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
