@@ -78,6 +78,7 @@ impl ModelLane {
             None => *holes += 1,
         }
         self.next += 1;
+        self.forget_old();
     }
 }
 
