@@ -1,1 +1,11 @@
+//! Floor 2: put frames back in order, or let go in time.
 #![forbid(unsafe_code)]
+
+mod agenda;
+pub mod buffer;
+pub mod hold;
+mod ring;
+mod slab;
+
+pub use buffer::{Buffer, Counters, Released, WINDOW};
+pub use hold::{HoldInputs, hold_time};

@@ -9,3 +9,4 @@ pub mod message;
 pub mod report;
 pub mod piece;
 pub mod virtio;
+pub mod inner_ip;
