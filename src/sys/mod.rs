@@ -1,1 +1,29 @@
+//! Floor 5: the kernel, and the only floor with `unsafe`.
+//!
+//! Clock, TUN, UDP sockets, registered memory, the event loop's [`datapath`], interfaces and routes
+//! ([`netdev`]), namespaces and signals. Knows `base` and nothing else of this crate: no session, no
+//! configuration, no decision about a packet.
+//!
+//! Rules of this floor: a wrapper owns its descriptor; one method for one system call; one error variant for
+//! one operation, with the object's name; features are probed by using them, never by the kernel's version.
 #![allow(unsafe_code)]
+
+pub mod arena;
+pub mod clock;
+pub mod datapath;
+pub mod namespace;
+pub mod netdev;
+pub mod tun;
+pub mod udp;
+pub mod wake;
+
+mod option;
+
+#[cfg(test)]
+mod testing;
+
+pub use clock::Clock;
+pub use datapath::{Datapath, DatapathError, Handler, SendSlot, Tier};
+pub use tun::{Tun, TunConfig, TunError};
+pub use udp::{UdpConfig, UdpError, UdpSocket};
+pub use wake::Wake;
