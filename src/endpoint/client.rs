@@ -18,10 +18,10 @@ use super::stats::{EndpointStats, PeerStats};
 use super::{Endpoint, Event, PeerId, Transmit};
 use crate::base::id::LINKS_MAX;
 use crate::base::{DropCounters, DropReason, Instant, LinkId, Rng, WanId};
+use crate::crypto::Cipher;
 use crate::crypto::handshake::Initiator;
 use crate::crypto::key_schedule::Role;
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
-use crate::crypto::Cipher;
 use crate::session::config::{SessionConfig, WanConfig};
 use crate::session::path::Origin;
 use crate::session::{self, Session, SessionParameters};
@@ -31,8 +31,12 @@ use crate::wire::header::{self, DataHeader, Kind};
 /// A HELLO without an answer is replaced by a new one after this.
 const ATTEMPT: Duration = Duration::from_secs(1);
 /// When the HELLO of one attempt leaves: on the first link, on all others, on all, on all.
-const HELLO_TIMES: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(200), Duration::from_millis(500)];
+const HELLO_TIMES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+];
 /// Nothing heard for this long although heartbeats should come: the server may have forgotten us.
 const SILENCE: Duration = Duration::from_millis(1500);
 /// A key older than this is not used: the session ends (security: no key lives longer).
@@ -68,6 +72,14 @@ pub struct ClientConfig {
     pub seed: u64,
 }
 
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("datagram_bytes_max", &self.datagram_bytes_max)
+            .finish_non_exhaustive() // no keys
+    }
+}
+
 /// A handshake under way.
 struct Dial {
     initiator: Initiator,
@@ -100,7 +112,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("session", &self.session.is_some()).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("session", &self.session.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,7 +146,7 @@ impl Client {
         if let Some(running) = &mut self.session {
             running.set_config(session);
             for wan in wans {
-                running.set_wan(wan);
+                running.set_wan(wan, now);
             }
         }
     }
@@ -143,7 +157,9 @@ impl Client {
 
     fn start_dial(&mut self, now: Instant) {
         self.dial_at = now + ATTEMPT;
-        let Self { rng, indexes: used, .. } = self;
+        let Self {
+            rng, indexes: used, ..
+        } = self;
         let indexes = draw_indexes(
             u8::try_from(self.config.wan_of_link.len().min(LINKS_MAX)).unwrap_or(u8::MAX),
             rng,
@@ -159,7 +175,11 @@ impl Client {
             boot_id: self.config.boot_id,
             cipher_bits: self.config.cipher_bits,
             psk_kind: 0,
-            features: if self.session.is_some() { 0 } else { FEATURE_FRESH },
+            features: if self.session.is_some() {
+                0
+            } else {
+                FEATURE_FRESH
+            },
             session_number: 0,
             link_count: self.link_count(),
             datagram_bytes_max: self.config.datagram_bytes_max,
@@ -168,10 +188,25 @@ impl Client {
         let mut hello = Box::new([0; HELLO_BYTES]);
         let config = &self.config;
         let psk = config.preshared_key.as_ref();
-        match Initiator::start(&config.private_key, config.server_key, psk, sender_index, &payload, &mut hello) {
+        match Initiator::start(
+            &config.private_key,
+            config.server_key,
+            psk,
+            sender_index,
+            &payload,
+            &mut hello,
+        ) {
             Ok(initiator) => {
                 self.handshakes += 1;
-                self.dial = Some(Dial { initiator, hello, indexes, tag, started_at: now, stage: 0, next_link: 0 });
+                self.dial = Some(Dial {
+                    initiator,
+                    hello,
+                    indexes,
+                    tag,
+                    started_at: now,
+                    stage: 0,
+                    next_link: 0,
+                });
             }
             Err(_) => self.drops.count(DropReason::HandshakeRefused),
         }
@@ -189,12 +224,21 @@ impl Client {
     fn on_welcome(&mut self, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
         let dial = self.dial.as_mut().ok_or(DropReason::UnknownIndex)?;
         let established = dial.initiator.finish(datagram)?;
-        let Some(dial) = self.dial.take() else { return Ok(()) };
+        let Some(dial) = self.dial.take() else {
+            return Ok(());
+        };
         let welcome = established.payload;
         let links = self.link_count().min(welcome.link_count);
         let id = self.epoch_count;
-        let keys =
-            epoch_keys(&established, Role::Initiator, id, dial.tag, links, &welcome.indexes, now);
+        let keys = epoch_keys(
+            &established,
+            Role::Initiator,
+            id,
+            dial.tag,
+            links,
+            &welcome.indexes,
+            now,
+        );
         let fresh = self.session.is_none()
             || welcome.features & FEATURE_FRESH != 0
             || welcome.boot_id != self.server_boot_id;
@@ -210,7 +254,11 @@ impl Client {
         if let Some(session) = &mut self.session {
             session.install_epoch(keys, now);
             let segment_bytes = session.segment_bytes();
-            self.events.push_back(Event::Established { peer: PeerId(0), fresh, segment_bytes });
+            self.events.push_back(Event::Established {
+                peer: PeerId(0),
+                fresh,
+                segment_bytes,
+            });
         }
         self.dial_at = Instant::FAR;
         let jitter = 1.0 - ROTATION_JITTER + 2.0 * ROTATION_JITTER * self.rng.unit();
@@ -224,7 +272,11 @@ impl Client {
             link_count,
             wans: self.config.wans.clone(),
             wan_of_link: self.config.wan_of_link.clone(),
-            datagram_bytes_max: usize::from(self.config.datagram_bytes_max.min(welcome.datagram_bytes_max)),
+            datagram_bytes_max: usize::from(
+                self.config
+                    .datagram_bytes_max
+                    .min(welcome.datagram_bytes_max),
+            ),
             seed: self.rng.next_u64(),
         };
         Session::new(&parameters, self.config.session.clone(), now)
@@ -239,7 +291,12 @@ impl Client {
         Ok(())
     }
 
-    fn handle_datagram(&mut self, kind: Kind, datagram: &mut [u8], now: Instant) -> Result<(), DropReason> {
+    fn handle_datagram(
+        &mut self,
+        kind: Kind,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
         match kind {
             Kind::Data => {
                 let index = DataHeader::parse(datagram)?.receiver_index;
@@ -316,7 +373,9 @@ impl Endpoint for Client {
             session.handle_timeout(now);
             let silent = now.since(session.last_received_at()) > SILENCE;
             let rotate = now >= self.rotate_at || session.wants_rotation();
-            let expired = session.established_at().is_none_or(|at| now.since(at) > KEY_AGE_MAX);
+            let expired = session
+                .established_at()
+                .is_none_or(|at| now.since(at) > KEY_AGE_MAX);
             if self.dial.is_none() && (silent || rotate) && self.dial_at == Instant::FAR {
                 self.dial_at = now;
             }
@@ -367,7 +426,11 @@ impl Endpoint for Client {
             match self.session.as_mut()?.poll_event()? {
                 session::Event::PathChanged { .. } => {}
                 session::Event::LinkState { link, state } => {
-                    return Some(Event::LinkState { peer: PeerId(0), link, state });
+                    return Some(Event::LinkState {
+                        peer: PeerId(0),
+                        link,
+                        state,
+                    });
                 }
                 session::Event::EpochDropped(epoch) => self.forget_epoch(epoch),
                 session::Event::Closed => self.dial_at = Instant::ZERO, // the server goes away: try to find it again
@@ -377,7 +440,11 @@ impl Endpoint for Client {
 
     fn poll_timeout(&self, now: Instant) -> Instant {
         let session = self.session.as_ref().map_or(Instant::FAR, |session| {
-            session.poll_timeout(now).0.min(session.last_received_at() + SILENCE).min(self.rotate_at)
+            session
+                .poll_timeout(now)
+                .0
+                .min(session.last_received_at() + SILENCE)
+                .min(self.rotate_at)
         });
         let hello = self
             .dial
@@ -386,7 +453,9 @@ impl Endpoint for Client {
             .unwrap_or(Instant::FAR);
         // A silent or rotating session that is dialing already waits for the dial.
         let session = if self.dial.is_some() {
-            self.session.as_ref().map_or(Instant::FAR, |session| session.poll_timeout(now).0)
+            self.session
+                .as_ref()
+                .map_or(Instant::FAR, |session| session.poll_timeout(now).0)
         } else {
             session
         };
@@ -402,7 +471,11 @@ impl Endpoint for Client {
             session: self.session.as_mut().map(|session| session.stats(now)),
             dialing: self.dial.is_some(),
         };
-        EndpointStats { peers: vec![peer], drops: self.drops.clone(), handshakes: self.handshakes }
+        EndpointStats {
+            peers: vec![peer],
+            drops: self.drops.clone(),
+            handshakes: self.handshakes,
+        }
     }
 
     fn close(&mut self, now: Instant) {

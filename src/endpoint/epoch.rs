@@ -32,7 +32,12 @@ pub fn epoch_keys(
             }
         })
         .collect();
-    EpochKeys { id, tag, links, established_at: now }
+    EpochKeys {
+        id,
+        tag,
+        links,
+        established_at: now,
+    }
 }
 
 /// Random receiver indexes that are not in use.

@@ -19,7 +19,11 @@ impl Prefix {
     /// The prefix of `length` bits around `address`; `None` when the length is too long for the family.
     pub fn new(address: IpAddr, length: u8) -> Option<Self> {
         let (bits, max, v6) = key(address);
-        (length <= max).then(|| Self { bits: bits & mask(length), length, v6 })
+        (length <= max).then(|| Self {
+            bits: bits & mask(length),
+            length,
+            v6,
+        })
     }
 
     /// The prefix that holds one address only.
@@ -49,7 +53,11 @@ fn key(address: IpAddr) -> (u128, u8, bool) {
 }
 
 const fn mask(length: u8) -> u128 {
-    if length == 0 { 0 } else { u128::MAX << (128 - length) }
+    if length == 0 {
+        0
+    } else {
+        u128::MAX << (128 - length)
+    }
 }
 
 impl FromStr for Prefix {
@@ -57,9 +65,11 @@ impl FromStr for Prefix {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once('/') {
-            Some((address, length)) => {
-                Self::new(address.parse().map_err(drop)?, length.parse().map_err(drop)?).ok_or(())
-            }
+            Some((address, length)) => Self::new(
+                address.parse().map_err(drop)?,
+                length.parse().map_err(drop)?,
+            )
+            .ok_or(()),
             None => Ok(Self::host(text.parse().map_err(drop)?)),
         }
     }
@@ -102,15 +112,18 @@ impl PeerTable {
             return;
         }
         self.wide.push((prefix, peer));
-        self.wide.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.length()));
+        self.wide
+            .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.length()));
     }
 
     /// Who owns the address.
     pub fn get(&self, address: IpAddr) -> Option<PeerId> {
-        self.hosts
-            .get(&address)
-            .copied()
-            .or_else(|| self.wide.iter().find(|(prefix, _)| prefix.contains(address)).map(|(_, peer)| *peer))
+        self.hosts.get(&address).copied().or_else(|| {
+            self.wide
+                .iter()
+                .find(|(prefix, _)| prefix.contains(address))
+                .map(|(_, peer)| *peer)
+        })
     }
 }
 
@@ -127,7 +140,11 @@ mod tests {
         let mut table = PeerTable::default();
         table.insert(prefix("0.0.0.0/0"), None, PeerId(0));
         table.insert(prefix("192.168.50.0/24"), None, PeerId(1));
-        table.insert(prefix("192.168.50.7/32"), Some("192.168.50.7".parse().unwrap()), PeerId(2));
+        table.insert(
+            prefix("192.168.50.7/32"),
+            Some("192.168.50.7".parse().unwrap()),
+            PeerId(2),
+        );
         let get = |a: &str| table.get(a.parse().unwrap()).map(|p| p.0);
         assert_eq!(get("192.168.50.7"), Some(2));
         assert_eq!(get("192.168.50.8"), Some(1));
@@ -137,7 +154,11 @@ mod tests {
 
     #[test]
     fn prefixes_are_read_and_shown() {
-        for (text, shown) in [("10.1.2.3/8", "10.0.0.0/8"), ("fd00::7", "fd00::7/128"), ("::/0", "::/0")] {
+        for (text, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("fd00::7", "fd00::7/128"),
+            ("::/0", "::/0"),
+        ] {
             assert_eq!(prefix(text).to_string(), shown);
         }
         for bad in ["10.0.0.0/33", "fd00::/129", "x/8", "10.0.0.0/"] {

@@ -51,6 +51,14 @@ pub struct PeerConfig {
     pub hosts: Vec<IpAddr>,
 }
 
+impl std::fmt::Debug for PeerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerConfig")
+            .field("name", &self.name)
+            .finish_non_exhaustive() // no keys
+    }
+}
+
 /// What a server needs to know.
 pub struct ServerConfig {
     /// Our key.
@@ -71,6 +79,14 @@ pub struct ServerConfig {
     pub cookie_secret: [u8; 32],
     /// Seed from the system's random source.
     pub seed: u64,
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("datagram_bytes_max", &self.datagram_bytes_max)
+            .finish_non_exhaustive() // no keys
+    }
 }
 
 /// An answer to a handshake.
@@ -128,7 +144,9 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("peers", &self.peers.len()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("peers", &self.peers.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -147,13 +165,15 @@ impl Server {
                 routes.insert(prefix, None, PeerId(number));
             }
         }
-        let peers = configs.into_iter().map(|config| Peer::new(config, now)).collect();
+        let peers = configs
+            .into_iter()
+            .map(|config| Peer::new(config, now))
+            .collect();
         Self {
             admission: Admission::new(
                 config.private_key.public(),
-                config.cookie_secret,
+                &config.cookie_secret,
                 config.handshakes_per_s,
-                now,
             ),
             rng: Rng::new(config.seed),
             config,
@@ -183,14 +203,26 @@ impl Server {
 
     /// Name of a peer, for logs.
     pub fn peer_name(&self, peer: PeerId) -> &str {
-        self.peers.get(peer.index()).map_or("", |peer| &peer.config.name)
+        self.peers
+            .get(peer.index())
+            .map_or("", |peer| &peer.config.name)
     }
 
-    fn on_hello(&mut self, origin: Origin, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
+    fn on_hello(
+        &mut self,
+        origin: Origin,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let hello = Hello::parse(datagram)?;
         let ephemeral = *hello.ephemeral();
         // Copies of one HELLO on several links get the one answer.
-        if let Some(answered) = self.peers.iter().filter_map(|p| p.answered.as_ref()).find(|a| a.ephemeral == ephemeral) {
+        if let Some(answered) = self
+            .peers
+            .iter()
+            .filter_map(|p| p.answered.as_ref())
+            .find(|a| a.ephemeral == ephemeral)
+        {
             let welcome = answered.welcome.clone();
             return self.answer(origin, Answer::Welcome(welcome));
         }
@@ -200,7 +232,10 @@ impl Server {
             Verdict::Cookie(cookie) => return self.answer(origin, Answer::Cookie(cookie)),
         }
         let responder = Responder::read(&self.config.private_key, datagram)?;
-        let &id = self.keys.get(&responder.peer()).ok_or(DropReason::HandshakeRefused)?;
+        let &id = self
+            .keys
+            .get(&responder.peer())
+            .ok_or(DropReason::HandshakeRefused)?;
         let peer = &mut self.peers[id.index()];
         if responder.payload().stamp <= peer.stamp {
             return Err(DropReason::HandshakeReplay);
@@ -222,10 +257,14 @@ impl Server {
     ) -> Result<Box<[u8; WELCOME_BYTES]>, DropReason> {
         let hello = *responder.payload();
         let sender_index = responder.sender_index();
-        let Self { indexes: used, rng, .. } = self;
+        let Self {
+            indexes: used, rng, ..
+        } = self;
         let indexes = draw_indexes(hello.link_count, rng, |index| used.contains_key(&index));
         let peer = &mut self.peers[id.index()];
-        let fresh = peer.session.is_none() || hello.boot_id != peer.boot_id || hello.features & FEATURE_FRESH != 0;
+        let fresh = peer.session.is_none()
+            || hello.boot_id != peer.boot_id
+            || hello.features & FEATURE_FRESH != 0;
         let cipher = Cipher::choose(self.config.cipher_bits, hello.cipher_bits);
         let payload = WelcomePayload {
             cipher: cipher.code(),
@@ -233,30 +272,49 @@ impl Server {
             boot_id: self.config.boot_id,
             link_count: hello.link_count,
             datagram_bytes_max: self.config.datagram_bytes_max,
-            hold_time_max_ms: u16::try_from(crate::reorder::hold::HOLD_MAX.as_millis()).unwrap_or(u16::MAX),
+            hold_time_max_ms: u16::try_from(crate::reorder::hold::HOLD_MAX.as_millis())
+                .unwrap_or(u16::MAX),
             indexes,
         };
         let mut welcome = Box::new([0; WELCOME_BYTES]);
         #[allow(clippy::cast_possible_truncation)] // 32 random bits are what is wanted
         let own_index = self.rng.next_u64() as u32;
         let established = responder
-            .finish(peer.config.preshared_key.as_ref(), own_index, &payload, &mut welcome)
+            .finish(
+                peer.config.preshared_key.as_ref(),
+                own_index,
+                &payload,
+                &mut welcome,
+            )
             .map_err(|_| DropReason::HandshakeRefused)?;
         self.handshakes += 1;
         self.epoch_count = self.epoch_count.wrapping_add(1);
         let epoch = self.epoch_count;
         #[allow(clippy::cast_possible_truncation)] // the low byte names the epoch
         let tag = sender_index as u8;
-        let keys = epoch_keys(&established, Role::Responder, epoch, tag, hello.link_count, &hello.indexes, now);
+        let keys = epoch_keys(
+            &established,
+            Role::Responder,
+            epoch,
+            tag,
+            hello.link_count,
+            &hello.indexes,
+            now,
+        );
         peer.stamp = hello.stamp;
-        peer.answered = Some(Answered { ephemeral, welcome: welcome.clone() });
+        peer.answered = Some(Answered {
+            ephemeral,
+            welcome: welcome.clone(),
+        });
         peer.answered_at = now;
         peer.epoch = epoch;
         peer.cipher = Some(cipher);
         if fresh {
-            self.indexes.retain(|_, entry| !(entry.peer == id && entry.waiting));
+            self.indexes
+                .retain(|_, entry| !(entry.peer == id && entry.waiting));
             let datagram_bytes_max = hello.datagram_bytes_max.min(self.config.datagram_bytes_max);
-            let parameters = session_parameters(hello.link_count, datagram_bytes_max, self.rng.next_u64());
+            let parameters =
+                session_parameters(hello.link_count, datagram_bytes_max, self.rng.next_u64());
             let mut session = Session::new(&parameters, self.config.session.clone(), now);
             session.install_epoch(keys, now);
             peer.waiting = Some(session);
@@ -265,7 +323,15 @@ impl Server {
             session.install_epoch(keys, now);
         }
         for link in (0..hello.link_count).map(LinkId) {
-            self.indexes.insert(indexes[link.index()], IndexEntry { peer: id, epoch, link, waiting: fresh });
+            self.indexes.insert(
+                indexes[link.index()],
+                IndexEntry {
+                    peer: id,
+                    epoch,
+                    link,
+                    waiting: fresh,
+                },
+            );
         }
         Ok(welcome)
     }
@@ -278,11 +344,20 @@ impl Server {
         Ok(())
     }
 
-    fn on_data(&mut self, origin: Origin, datagram: &mut [u8], now: Instant) -> Result<(), DropReason> {
+    fn on_data(
+        &mut self,
+        origin: Origin,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let index = DataHeader::parse(datagram)?.receiver_index;
         let &entry = self.indexes.get(&index).ok_or(DropReason::UnknownIndex)?;
         let peer = &mut self.peers[entry.peer.index()];
-        let session = if entry.waiting { &mut peer.waiting } else { &mut peer.session };
+        let session = if entry.waiting {
+            &mut peer.waiting
+        } else {
+            &mut peer.session
+        };
         let session = session.as_mut().ok_or(DropReason::NoSession)?;
         let before = session.received_datagrams();
         let result = session.handle_datagram(entry.epoch, entry.link, datagram, Some(origin), now);
@@ -295,18 +370,25 @@ impl Server {
     /// The waiting session's keys were confirmed: it replaces the old one.
     fn promote(&mut self, id: PeerId, now: Instant) {
         let peer = &mut self.peers[id.index()];
-        let Some(mut session) = peer.waiting.take() else { return };
+        let Some(mut session) = peer.waiting.take() else {
+            return;
+        };
         session.handle_timeout(now);
         let segment_bytes = session.segment_bytes();
         if peer.session.replace(session).is_some() {
             self.events.push_back(Event::Lost { peer: id });
         }
         peer.boot_id = peer.waiting_boot_id;
-        self.indexes.retain(|_, entry| entry.peer != id || entry.waiting);
+        self.indexes
+            .retain(|_, entry| entry.peer != id || entry.waiting);
         for entry in self.indexes.values_mut() {
             entry.waiting &= entry.peer != id;
         }
-        self.events.push_back(Event::Established { peer: id, fresh: true, segment_bytes });
+        self.events.push_back(Event::Established {
+            peer: id,
+            fresh: true,
+            segment_bytes,
+        });
     }
 
     fn handle_datagram(
@@ -350,7 +432,12 @@ impl Peer {
         frame
             .get(VIRTIO_BYTES..)
             .and_then(|packet| inner_ip::parse(packet).ok())
-            .is_some_and(|ip| self.config.allowed.iter().any(|prefix| prefix.contains(ip.src)))
+            .is_some_and(|ip| {
+                self.config
+                    .allowed
+                    .iter()
+                    .any(|prefix| prefix.contains(ip.src))
+            })
     }
 }
 
@@ -377,10 +464,12 @@ fn session_parameters(link_count: u8, datagram_bytes_max: u16, seed: u64) -> Ses
 
 impl Endpoint for Server {
     fn handle_frame(&mut self, frame: &[u8], now: Instant) {
-        let result = self.route(frame).and_then(|id| match &mut self.peers[id.index()].session {
-            Some(session) => session.handle_frame(frame, now),
-            None => Err(DropReason::NoSession),
-        });
+        let result = self
+            .route(frame)
+            .and_then(|id| match &mut self.peers[id.index()].session {
+                Some(session) => session.handle_frame(frame, now),
+                None => Err(DropReason::NoSession),
+            });
         if let Err(reason) = result {
             self.drops.count(reason);
         }
@@ -408,7 +497,9 @@ impl Endpoint for Server {
     fn handle_timeout(&mut self, now: Instant) {
         for at in 0..self.peers.len() {
             let peer = &mut self.peers[at];
-            let Some(session) = &mut peer.session else { continue };
+            let Some(session) = &mut peer.session else {
+                continue;
+            };
             session.handle_timeout(now);
             if now.since(session.last_received_at()) > IDLE_MAX {
                 peer.session = None;
@@ -420,7 +511,11 @@ impl Endpoint for Server {
     }
 
     fn on_send_error(&mut self, peer: PeerId, link: LinkId, now: Instant) {
-        if let Some(session) = self.peers.get_mut(peer.index()).and_then(|peer| peer.session.as_mut()) {
+        if let Some(session) = self
+            .peers
+            .get_mut(peer.index())
+            .and_then(|peer| peer.session.as_mut())
+        {
             session.on_send_error(link, now);
         }
     }
@@ -437,12 +532,19 @@ impl Endpoint for Server {
             };
             out[..bytes.len()].copy_from_slice(bytes);
             let segment = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-            return Some(Transmit { link: None, origin: Some(origin), bytes: bytes.len(), segment });
+            return Some(Transmit {
+                link: None,
+                origin: Some(origin),
+                bytes: bytes.len(),
+                segment,
+            });
         }
         let count = self.peers.len();
         for turn in 0..count {
             let at = (self.next_peer + turn) % count;
-            let Some(session) = &mut self.peers[at].session else { continue };
+            let Some(session) = &mut self.peers[at].session else {
+                continue;
+            };
             if let Some(transmit) = session.poll_transmit(now, out) {
                 self.next_peer = at + 1;
                 return Some(Transmit {
@@ -460,7 +562,9 @@ impl Endpoint for Server {
         let count = self.peers.len();
         for turn in 0..count {
             let at = (self.next_frame_peer + turn) % count;
-            let Some(mut session) = self.peers[at].session.take() else { continue };
+            let Some(mut session) = self.peers[at].session.take() else {
+                continue;
+            };
             let mut found = None;
             while let Some(bytes) = session.poll_frame(now, out) {
                 if self.peers[at].owns_source(&out[..bytes]) {
@@ -484,20 +588,34 @@ impl Endpoint for Server {
         }
         for at in 0..self.peers.len() {
             let id = PeerId(u16::try_from(at).unwrap_or(u16::MAX));
-            while let Some(event) = self.peers[at].session.as_mut().and_then(Session::poll_event) {
+            while let Some(event) = self.peers[at]
+                .session
+                .as_mut()
+                .and_then(Session::poll_event)
+            {
                 match event {
                     session::Event::PathChanged { link, origin } => {
-                        return Some(Event::PathChanged { peer: id, link, origin });
+                        return Some(Event::PathChanged {
+                            peer: id,
+                            link,
+                            origin,
+                        });
                     }
                     session::Event::LinkState { link, state } => {
-                        return Some(Event::LinkState { peer: id, link, state });
+                        return Some(Event::LinkState {
+                            peer: id,
+                            link,
+                            state,
+                        });
                     }
                     session::Event::EpochDropped(epoch) => {
-                        self.indexes.retain(|_, entry| entry.peer != id || entry.epoch != epoch);
+                        self.indexes
+                            .retain(|_, entry| entry.peer != id || entry.epoch != epoch);
                     }
                     session::Event::Closed => {
                         self.peers[at].session = None;
-                        self.indexes.retain(|_, entry| entry.peer != id || entry.waiting);
+                        self.indexes
+                            .retain(|_, entry| entry.peer != id || entry.waiting);
                         return Some(Event::Lost { peer: id });
                     }
                 }
@@ -531,7 +649,11 @@ impl Endpoint for Server {
                 dialing: false,
             })
             .collect();
-        EndpointStats { peers, drops: self.drops.clone(), handshakes: self.handshakes }
+        EndpointStats {
+            peers,
+            drops: self.drops.clone(),
+            handshakes: self.handshakes,
+        }
     }
 
     fn close(&mut self, now: Instant) {

@@ -41,6 +41,15 @@ impl<T> OpenGroup<T> {
         }
     }
 
+    /// Gives the empty group an id, where one sequence of ids numbers several open groups.
+    ///
+    /// # Panics
+    /// If the group has sources already.
+    pub fn start(&mut self, id: GroupId) {
+        assert!(self.sources.is_empty(), "a group with sources keeps its id");
+        self.id = id;
+    }
+
     /// Adds a source whose body has `body_bytes` and returns where it stands.
     ///
     /// # Panics

@@ -18,9 +18,12 @@ use super::symbols::{LossVerdict, SymbolKey, SymbolKind, SymbolStore};
 use super::{Session, overhead};
 use crate::base::id::LANES;
 use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane, Rate};
-use crate::fec::{codec::Codec, encoder::OpenGroup};
+use crate::fec::codec::Codec;
+use crate::fec::encoder::{GroupParams, OpenGroup};
+use crate::fec::protection::Mode as FecMode;
 use crate::flow::queue::{FlowQueue, QueueConfig, Verdict};
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
+use crate::stream::ecn::mark_ce;
 use crate::stream::segment;
 use crate::stripe::Scheduler;
 use crate::wire::inner_ip;
@@ -123,7 +126,10 @@ impl Egress {
 
     /// Whether anything waits for room on a link.
     pub(super) fn has_work(&self) -> bool {
-        self.cutting.is_some() || self.waiting.is_some() || !self.queue.is_empty() || !self.resend.is_empty()
+        self.cutting.is_some()
+            || self.waiting.is_some()
+            || !self.queue.is_empty()
+            || !self.resend.is_empty()
     }
 }
 
@@ -136,7 +142,11 @@ impl Session {
         let packet = frame.get(VIRTIO_BYTES..).ok_or(DropReason::NotIp)?;
         let hash = crate::flow::hash(&inner_ip::parse(packet)?, self.flow_seed);
         let bytes = u32::try_from(packet.len()).map_err(|_| DropReason::NotIp)?;
-        let stored = self.egress.frames.store(frame).ok_or(DropReason::NoBuffer)?;
+        let stored = self
+            .egress
+            .frames
+            .store(frame)
+            .ok_or(DropReason::NoBuffer)?;
         if let Some(evicted) = self.egress.queue.enqueue(hash, bytes, stored, now) {
             self.egress.frames.give(evicted);
             self.drops.count(DropReason::QueueFull);
@@ -176,10 +186,20 @@ impl Session {
             let item = self.egress.queue.dequeue(now)?;
             let (hash, sparse) = (item.hash, item.rate < SPARSE_RATE);
             if item.verdict == Verdict::Pass || self.in_startup() {
-                return Some(Taken { frame: item.item, hash, sparse });
+                return Some(Taken {
+                    frame: item.item,
+                    hash,
+                    sparse,
+                });
             }
             match self.mark_or_trim(item.item) {
-                Some(frame) => return Some(Taken { frame, hash, sparse }),
+                Some(frame) => {
+                    return Some(Taken {
+                        frame,
+                        hash,
+                        sparse,
+                    });
+                }
                 None => self.drops.count(DropReason::Aqm),
             }
         }
@@ -188,7 +208,7 @@ impl Session {
     /// CoDel wants the flow to slow down: mark it, else take one segment off a superframe, else drop it.
     fn mark_or_trim(&mut self, frame: Frame) -> Option<Frame> {
         let bytes = self.egress.frames.bytes_mut(&frame);
-        if segment::mark_ce(&mut bytes[VIRTIO_BYTES..]) {
+        if mark_ce(&mut bytes[VIRTIO_BYTES..]) {
             return Some(frame);
         }
         let segments = segment::segment_count(bytes);
@@ -211,7 +231,14 @@ impl Session {
 
     /// Puts the next frame, and small ones waiting behind it, into one body; or starts to cut it.
     fn commit_next_frame(&mut self, now: Instant) -> bool {
-        let Some(Taken { frame, hash, sparse }) = self.next_frame(now) else { return false };
+        let Some(Taken {
+            frame,
+            hash,
+            sparse,
+        }) = self.next_frame(now)
+        else {
+            return false;
+        };
         let lane = Lane::of_flow(hash);
         let seq = self.next_lane_seq(lane);
         let Ok(whole) = whole_len(self.egress.frames.bytes(&frame), false) else {
@@ -221,11 +248,21 @@ impl Session {
         };
         if whole > self.body_bytes_max {
             let rest = fragments(frame.len(), self.body_bytes_max);
-            self.egress.cutting = Some(Cutting { frame, rest, lane, seq });
+            self.egress.cutting = Some(Cutting {
+                frame,
+                rest,
+                lane,
+                seq,
+            });
             return true;
         }
         let mut writer = BodyWriter::new();
-        let written = writer.push(&mut self.egress.body, lane, seq, self.egress.frames.bytes(&frame));
+        let written = writer.push(
+            &mut self.egress.body,
+            lane,
+            seq,
+            self.egress.frames.bytes(&frame),
+        );
         debug_assert_eq!(written, Ok(true), "the length was compared above");
         self.egress.frames.give(frame);
         if !sparse {
@@ -239,8 +276,12 @@ impl Session {
     /// Fills a body with further frames that wait anyway.
     fn bundle(&mut self, writer: &mut BodyWriter, now: Instant) {
         while !writer.is_full() && !self.egress.queue.is_empty() {
-            let Some(taken) = self.next_frame(now) else { return };
-            let Taken { ref frame, hash, .. } = taken;
+            let Some(taken) = self.next_frame(now) else {
+                return;
+            };
+            let Taken {
+                ref frame, hash, ..
+            } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
                 .is_ok_and(|whole| whole + writer.len() <= self.body_bytes_max);
             if !fits {
@@ -249,7 +290,12 @@ impl Session {
             }
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
-            let _ = writer.push(&mut self.egress.body, lane, seq, self.egress.frames.bytes(frame));
+            let _ = writer.push(
+                &mut self.egress.body,
+                lane,
+                seq,
+                self.egress.frames.bytes(frame),
+            );
             self.egress.frames.give(taken.frame);
         }
     }
@@ -263,7 +309,9 @@ impl Session {
 
     /// Commits the next fragment of the frame that is being cut.
     fn commit_fragment(&mut self, now: Instant) -> bool {
-        let Some(mut cutting) = self.egress.cutting.take() else { return false };
+        let Some(mut cutting) = self.egress.cutting.take() else {
+            return false;
+        };
         let Some(cut) = cutting.rest.next() else {
             self.egress.frames.give(cutting.frame);
             return true;
@@ -281,14 +329,19 @@ impl Session {
             self.commit_sparse(bytes, now);
             return;
         }
-        let class = if bytes <= SMALL_BODY_BYTES { Class::Small } else { Class::Bulk };
+        let class = if bytes <= SMALL_BODY_BYTES {
+            Class::Small
+        } else {
+            Class::Bulk
+        };
         if self.egress.open[class as usize].is_empty() {
             let id = self.egress.store.open_group(now);
             self.egress.open[class as usize].start(id);
             self.egress.planned[class as usize] = self.planned_repairs();
         }
         let planned = self.egress.planned[class as usize];
-        let (group, index) = self.egress.open[class as usize].next_position();
+        let open = &self.egress.open[class as usize];
+        let (group, index) = (open.id(), u8::try_from(open.count()).unwrap_or(u8::MAX));
         let Some(key) = self.add_source(group, index, planned, bytes) else {
             self.drops.count(DropReason::NoBuffer);
             return;
@@ -326,18 +379,32 @@ impl Session {
             Some(first) => self.commit_to(first, key, true, now),
             None => self.push_resend(key),
         }
-        if copied
-            && let Some(second) = second
-        {
+        if copied && let Some(second) = second {
             self.commit_to(second, key, true, now);
             self.egress.counts.duplicate += 1;
         }
     }
 
-    fn add_source(&mut self, group: GroupId, index: u8, planned: usize, bytes: usize) -> Option<SymbolKey> {
+    fn add_source(
+        &mut self,
+        group: GroupId,
+        index: u8,
+        planned: usize,
+        bytes: usize,
+    ) -> Option<SymbolKey> {
         let repair_count = u8::try_from(planned).unwrap_or(u8::MAX);
-        let header = SymbolHeader { group, index, source_count: 0, repair_count };
-        let Egress { store, body, counts, .. } = &mut self.egress;
+        let header = SymbolHeader {
+            group,
+            index,
+            source_count: 0,
+            repair_count,
+        };
+        let Egress {
+            store,
+            body,
+            counts,
+            ..
+        } = &mut self.egress;
         counts.source += 1;
         store.add(SymbolKind::Source, header, |slot| {
             let length = u16::try_from(bytes).unwrap_or(u16::MAX);
@@ -349,10 +416,18 @@ impl Session {
 
     /// Puts a symbol on the link of a candidate.
     fn commit_to(&mut self, at: usize, key: SymbolKey, urgent: bool, now: Instant) {
-        let Some((_, _, symbol)) = self.egress.store.get(key) else { return };
+        let Some((_, _, symbol)) = self.egress.store.get(key) else {
+            return;
+        };
         let datagram_bytes = overhead::datagram_bytes(symbol.len());
         let link = self.candidates[at].link;
-        if !self.links[link.index()].push(Queued { key, datagram_bytes }, urgent) {
+        if !self.links[link.index()].push(
+            Queued {
+                key,
+                datagram_bytes,
+            },
+            urgent,
+        ) {
             self.push_resend(key);
             return;
         }
@@ -374,8 +449,12 @@ impl Session {
     fn commit_resends(&mut self, now: Instant) {
         while let Some(&key) = self.egress.resend.front() {
             if self.egress.store.is_wanted(key) {
-                let Some((_, _, symbol)) = self.egress.store.get(key) else { continue };
-                let Some(at) = self.pick(symbol.len(), now) else { return };
+                let Some((_, _, symbol)) = self.egress.store.get(key) else {
+                    continue;
+                };
+                let Some(at) = self.pick(symbol.len(), now) else {
+                    return;
+                };
                 self.commit_to(at, key, false, now);
                 self.egress.counts.resent += 1;
             }
@@ -388,7 +467,7 @@ impl Session {
         let fill_time_max = self.group_limits().fill_time_max;
         for class in [Class::Bulk, Class::Small] {
             let open = &self.egress.open[class as usize];
-            if !open.is_empty() && now >= open.opened_at() + fill_time_max {
+            if open.opened_at().is_some_and(|at| now >= at + fill_time_max) {
                 self.refresh_candidates(now);
                 self.close_group(class, now);
             }
@@ -397,17 +476,24 @@ impl Session {
 
     /// Ends the open group of a class: its repair symbols are made and committed.
     fn close_group(&mut self, class: Class, now: Instant) {
-        let open = &self.egress.open[class as usize];
-        let (group, source_count) = (open.group(), open.count());
-        let symbol_bytes = open.symbol_bytes();
+        let GroupParams {
+            id: group,
+            source_count,
+            symbol_bytes,
+        } = self.egress.open[class as usize].params();
         let planned = self.egress.planned[class as usize];
         let (acked, _) = self.egress.store.acked_sources(group);
-        let arrived = self.is_adaptive() && usize::from(acked) == source_count;
-        let repair_count = if planned == 0 || arrived { 0 } else { self.repairs_for(source_count).min(REPAIR_MAX) };
+        let arrived = matches!(self.config.fec, FecMode::Adaptive { .. })
+            && usize::from(acked) == source_count;
+        let repair_count = if planned == 0 || arrived {
+            0
+        } else {
+            self.repairs_for(source_count).min(REPAIR_MAX)
+        };
         if repair_count > 0 {
             self.encode_group(class, repair_count, symbol_bytes);
         }
-        self.egress.open[class as usize].clear();
+        drop(self.egress.open[class as usize].take());
         for index in 0..repair_count {
             self.commit_repair(group, index, source_count, repair_count, symbol_bytes, now);
         }
@@ -418,11 +504,21 @@ impl Session {
     }
 
     fn encode_group(&mut self, class: Class, repair_count: usize, symbol_bytes: usize) {
-        let Egress { codec, store, open, repairs, .. } = &mut self.egress;
-        let sources = open[class as usize].handles().iter().map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
-        codec.encode(sources, repair_count, symbol_bytes, |index, symbol| {
+        let Egress {
+            codec,
+            store,
+            open,
+            repairs,
+            ..
+        } = &mut self.egress;
+        let sources = open[class as usize]
+            .sources()
+            .iter()
+            .map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
+        let encoded = codec.encode(sources, repair_count, symbol_bytes, |index, symbol| {
             repairs[index * symbol_bytes..][..symbol_bytes].copy_from_slice(symbol);
         });
+        debug_assert_eq!(encoded, Ok(()), "the shape of a group is ours");
     }
 
     fn commit_repair(

@@ -101,14 +101,20 @@ impl Epochs {
         datagram: &'a mut [u8],
         largest_received: u64,
     ) -> Result<(u64, &'a mut [u8]), DropReason> {
-        let keys = [self.current.as_mut(), self.next.as_mut(), self.previous.as_mut().map(|(k, _)| k)]
-            .into_iter()
-            .flatten()
-            .find(|keys| keys.id == id)
-            .and_then(|keys| keys.links.get_mut(link.index()))
-            .ok_or(DropReason::EpochExpired)?;
+        let keys = [
+            self.current.as_mut(),
+            self.next.as_mut(),
+            self.previous.as_mut().map(|(k, _)| k),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|keys| keys.id == id)
+        .and_then(|keys| keys.links.get_mut(link.index()))
+        .ok_or(DropReason::EpochExpired)?;
         let plaintext = keys.open.open(header, datagram)?;
-        let base = *keys.received_base.get_or_insert(largest_received + NUMBER_GAP);
+        let base = *keys
+            .received_base
+            .get_or_insert(largest_received + NUMBER_GAP);
         Ok((base + header.packet_number, plaintext))
     }
 
@@ -133,23 +139,30 @@ impl Epochs {
 
     /// The sending base of the epoch that a report names.
     pub fn sent_base(&self, tag: u8, link: LinkId) -> Option<u64> {
-        [self.current.as_ref(), self.previous.as_ref().map(|(keys, _)| keys)]
-            .into_iter()
-            .flatten()
-            .find(|keys| keys.tag == tag)
-            .and_then(|keys| keys.links.get(link.index()))
-            .map(|keys| keys.sent_base)
+        [
+            self.current.as_ref(),
+            self.previous.as_ref().map(|(keys, _)| keys),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|keys| keys.tag == tag)
+        .and_then(|keys| keys.links.get(link.index()))
+        .map(|keys| keys.sent_base)
     }
 
     /// For a report on what we received as continuous `largest`: the epoch's tag and its packet number.
     pub fn received_position(&self, link: LinkId, largest: u64) -> Option<(u8, u64)> {
-        [self.current.as_ref(), self.next.as_ref(), self.previous.as_ref().map(|(keys, _)| keys)]
-            .into_iter()
-            .flatten()
-            .filter_map(|keys| Some((keys, keys.links.get(link.index())?.received_base?)))
-            .filter(|(_, base)| *base <= largest)
-            .max_by_key(|(_, base)| *base)
-            .map(|(keys, base)| (keys.tag, largest - base))
+        [
+            self.current.as_ref(),
+            self.next.as_ref(),
+            self.previous.as_ref().map(|(keys, _)| keys),
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(|keys| Some((keys, keys.links.get(link.index())?.received_base?)))
+        .filter(|(_, base)| *base <= largest)
+        .max_by_key(|(_, base)| *base)
+        .map(|(keys, base)| (keys.tag, largest - base))
     }
 
     /// Wipes keys whose time is over.
@@ -161,7 +174,9 @@ impl Epochs {
 
     /// When [`Epochs::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Instant {
-        self.previous.as_ref().map_or(Instant::FAR, |(_, until)| *until)
+        self.previous
+            .as_ref()
+            .map_or(Instant::FAR, |(_, until)| *until)
     }
 
     /// Epochs whose receiver indexes are free.

@@ -18,14 +18,13 @@ use super::path::Origin;
 use super::symbols::LossVerdict;
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, Instant, Lane, LinkId};
 use crate::fec::decoder::Decoder;
-use crate::link::{Delivery, Outcome, State};
+use crate::link::Outcome;
 use crate::reorder::{self, hold};
 use crate::stream::assembler::{Assembler, PartialId, Progress};
 use crate::stream::segment;
 use crate::wire::header::DataHeader;
 use crate::wire::message::{self, LinkOpen, Message};
 use crate::wire::piece::{Piece, pieces};
-use crate::wire::report::ReportMessage;
 use crate::wire::virtio::VIRTIO_BYTES;
 
 /// Symbols the decoder may keep: 16 MiB at 1 KiB each, 80 ms at 2 Gbit/s.
@@ -85,18 +84,21 @@ impl Session {
     ) -> Result<(), DropReason> {
         let header = DataHeader::parse(datagram)?;
         let bytes = datagram.len();
-        let link = self.links.get_mut(id.index()).ok_or(DropReason::UnknownIndex)?;
-        let (number, plaintext) = self.epochs.open(epoch, id, &header, datagram, link.largest_received)?;
-        link.path.on_datagram(origin, number, bytes, now, &mut self.rng);
+        let link = self
+            .links
+            .get_mut(id.index())
+            .ok_or(DropReason::UnknownIndex)?;
+        let (number, plaintext) =
+            self.epochs
+                .open(epoch, id, &header, datagram, link.largest_received)?;
+        link.path
+            .on_datagram(origin, number, bytes, now, &mut self.rng);
         let (sent_us, messages) = message::parse(plaintext)?;
         let wire = super::overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
         link.receiver.on_datagram(number, wire, sent_us, now);
         link.largest_received = link.largest_received.max(number);
         link.received.0 += u64::from(wire);
         link.received.1 += 1;
-        let wan = &mut self.wans[link.wan.index()];
-        wan.received_bytes += u64::from(wire);
-        wan.received_at = now;
         self.last_received_at = now;
         self.confirm_epoch(epoch, now);
         for message in messages {
@@ -107,21 +109,32 @@ impl Session {
 
     fn confirm_epoch(&mut self, epoch: u32, now: Instant) {
         let links = &self.links;
-        self.epochs.confirm(epoch, now, |id| links.get(id.index()).map_or(0, |link| link.sent_next));
+        self.epochs.confirm(epoch, now, |id| {
+            links.get(id.index()).map_or(0, |link| link.sent_next)
+        });
     }
 
-    fn handle_message(&mut self, id: LinkId, message: &Message<'_>, now: Instant) -> Result<(), DropReason> {
+    fn handle_message(
+        &mut self,
+        id: LinkId,
+        message: &Message<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         match message {
             Message::Symbol(header, body) => {
                 let keep = header.repair_count > 0;
-                self.ingress.decoder.on_source(header.group, header.index, body, keep, now)?;
+                self.ingress
+                    .decoder
+                    .on_source(header.group, header.index, body, keep, now)?;
                 let delivered = self.deliver_body(body, now);
                 self.deliver_recovered(now);
                 delivered
             }
             Message::Repair(header, symbol) => {
                 let (k, r) = (header.source_count, header.repair_count);
-                self.ingress.decoder.on_repair(header.group, k, r, header.index, symbol, now)?;
+                self.ingress
+                    .decoder
+                    .on_repair(header.group, k, r, header.index, symbol, now)?;
                 self.deliver_recovered(now);
                 Ok(())
             }
@@ -153,7 +166,12 @@ impl Session {
         }
     }
 
-    fn on_link_open(&mut self, id: LinkId, open: &LinkOpen<'_>, now: Instant) -> Result<(), DropReason> {
+    fn on_link_open(
+        &mut self,
+        id: LinkId,
+        open: &LinkOpen<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         if open.link != id || self.role_is_initiator() || open.wan.index() >= self.wans.len() {
             return Err(DropReason::BadFrame);
         }
@@ -183,14 +201,29 @@ impl Session {
     fn deliver_body(&mut self, body: &[u8], now: Instant) -> Result<(), DropReason> {
         for piece in pieces(body) {
             match piece? {
-                Piece::Whole { lane, seq, virtio, packet } => {
-                    let frame = self.ingress.frames.take(VIRTIO_BYTES + packet.len()).ok_or(DropReason::NoBuffer)?;
+                Piece::Whole {
+                    lane,
+                    seq,
+                    virtio,
+                    packet,
+                } => {
+                    let frame = self
+                        .ingress
+                        .frames
+                        .take(VIRTIO_BYTES + packet.len())
+                        .ok_or(DropReason::NoBuffer)?;
                     let out = self.ingress.frames.bytes_mut(&frame);
                     virtio.emit(out);
                     out[VIRTIO_BYTES..].copy_from_slice(packet);
                     self.insert(lane, seq, Item::Whole(frame), now);
                 }
-                Piece::Fragment { lane, seq, frame_bytes, offset, bytes } => {
+                Piece::Fragment {
+                    lane,
+                    seq,
+                    frame_bytes,
+                    offset,
+                    bytes,
+                } => {
                     self.insert_fragment(lane, seq, frame_bytes, offset, bytes, now)?;
                 }
             }
@@ -210,7 +243,12 @@ impl Session {
         if frame_bytes > FRAME_BYTES_MAX {
             return Err(DropReason::BadFrame);
         }
-        let Ingress { assembler, frames, reorder, .. } = &mut self.ingress;
+        let Ingress {
+            assembler,
+            frames,
+            reorder,
+            ..
+        } = &mut self.ingress;
         match assembler.insert(frames, lane, seq, frame_bytes, offset, bytes)? {
             Progress::Started(id) => self.insert(lane, seq, Item::Partial(id), now),
             Progress::More(_) => {}
@@ -218,7 +256,7 @@ impl Session {
                 let seq = reorder.expand(lane, seq);
                 if let Some(item) = reorder.get_mut(lane, seq) {
                     *item = Item::Whole(frame);
-                    reorder.mark_ready(lane, seq, now);
+                    let _ = reorder.mark_ready(lane, seq);
                 } else {
                     // The lane gave its partial form up, or the frame has one fragment only.
                     self.insert(lane, seq, Item::Whole(frame), now);
@@ -240,7 +278,9 @@ impl Session {
     fn discard(&mut self, item: Item) {
         match item {
             Item::Whole(frame) => self.ingress.frames.give(frame),
-            Item::Partial(id) => self.ingress.assembler.discard(&mut self.ingress.frames, id),
+            Item::Partial(id) => {
+                let _ = self.ingress.assembler.discard(&mut self.ingress.frames, id);
+            }
         }
     }
 
@@ -269,20 +309,32 @@ impl Session {
 
     /// Saves the complete segments of a superframe that will not become whole.
     fn rescue(&mut self, id: PartialId) {
-        let Ingress { assembler, frames, rescued, .. } = &mut self.ingress;
-        let Some(partial) = assembler.take(id) else { return };
+        let Ingress {
+            assembler,
+            frames,
+            rescued,
+            ..
+        } = &mut self.ingress;
+        let Some(partial) = assembler.take(id) else {
+            return;
+        };
         let bytes = partial.frame.len();
         self.scratch[..bytes].copy_from_slice(frames.bytes(&partial.frame));
         frames.give(partial.frame);
         let mut saved = 0_u32;
-        segment::rescue(&self.scratch[..bytes], &partial.coverage, &mut self.rescue_buffer, |segments| {
-            if rescued.len() < RESCUED_MAX
-                && let Some(frame) = frames.store(segments)
-            {
-                rescued.push_back(frame);
-                saved += 1;
-            }
-        });
+        segment::rescue(
+            &self.scratch[..bytes],
+            &partial.coverage,
+            &mut self.rescue_buffer,
+            |segments| {
+                if rescued.len() < RESCUED_MAX
+                    && let Some(frame) = frames.store(segments)
+                {
+                    rescued.push_back(frame);
+                    saved += 1;
+                }
+            },
+        );
         self.drops.count(DropReason::IncompleteFrame);
         self.rescued_frames += u64::from(saved);
     }
@@ -291,36 +343,23 @@ impl Session {
     pub(super) fn apply_outcomes(&mut self, id: LinkId) {
         for at in 0..self.outcomes.len() {
             match self.outcomes[at] {
-                Outcome::Acked { item: Some(key), .. } => self.egress.store.on_acked(key),
-                Outcome::Lost { item: Some(key) } => {
+                Outcome::Acked { item: key, .. } => self.egress.store.on_acked(key),
+                Outcome::Lost { item: key, .. } => {
                     self.links[id.index()].lost_symbols += 1;
-                    let group = self.egress.store.get(key).map(|(_, header, _)| header.group);
-                    if let (LossVerdict::Resend(missing), Some(group)) = (self.egress.store.on_lost(key), group) {
+                    let group = self
+                        .egress
+                        .store
+                        .get(key)
+                        .map(|(_, header, _)| header.group);
+                    if let (LossVerdict::Resend(missing), Some(group)) =
+                        (self.egress.store.on_lost(key), group)
+                    {
                         self.resend_lost(group, missing);
                     }
                 }
-                Outcome::Acked { item: None, .. } | Outcome::Lost { item: None } => {}
             }
         }
         self.outcomes.clear();
-    }
-
-    /// Feeds the WAN's rate control from the cumulative counts of a report.
-    pub(super) fn on_wan_report(&mut self, message: &ReportMessage, now: Instant) {
-        let link = &self.links[message.link.index()];
-        let wan_id = link.wan;
-        let queue = self
-            .links
-            .iter()
-            .filter(|l| l.wan == wan_id && l.sender.state() == State::Up)
-            .map(|l| (l.sender.queue_min(), l.sender.queue_p50()))
-            .min();
-        let (rtt, loss) = (link.sender.srtt(), link.sender.loss().ratio);
-        let wan = &mut self.wans[wan_id.index()];
-        if let Some((bytes, span)) = wan.on_report(message.bytes, message.received_us) {
-            let (queue_min, queue_p50) = queue.unwrap_or_default();
-            wan.on_delivery(Delivery { bytes, span, queue_min, queue_p50, rtt, loss }, now);
-        }
     }
 
     /// Recomputes the hold time from the delays measured lately.

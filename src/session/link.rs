@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::path::Path;
 use super::symbols::SymbolKey;
 use crate::base::{Instant, LinkId, WanId};
-use crate::link::{Receiver, Sender, SenderConfig, State};
+use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig, State};
 
 /// Symbols that may wait on one link. The scheduler commits milliseconds; this is 50 ms at 1 Gbit/s.
 pub const QUEUE_MAX: usize = 4096;
@@ -55,7 +55,7 @@ pub struct Link {
     /// Where its datagrams go.
     pub path: Path,
     /// Our sending direction.
-    pub sender: Sender<Option<SymbolKey>>,
+    pub sender: Sender<SymbolKey>,
     /// Our receiving direction.
     pub receiver: Receiver,
     /// Committed symbols, paced.
@@ -80,14 +80,21 @@ pub struct Link {
 
 impl Link {
     /// A link nobody has opened yet.
-    pub fn new(id: LinkId, wan: WanId, opening: Opening, path: Path, sender: SenderConfig, now: Instant) -> Self {
+    pub fn new(
+        id: LinkId,
+        wan: WanId,
+        opening: Opening,
+        path: Path,
+        sender: SenderConfig,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             wan,
             opening,
             path,
             sender: Sender::new(sender, now),
-            receiver: Receiver::new(now),
+            receiver: Receiver::new(ReceiverConfig::default(), now),
             queue: VecDeque::with_capacity(QUEUE_MAX),
             urgent: VecDeque::with_capacity(QUEUE_MAX),
             queued_bytes: 0,
@@ -136,7 +143,11 @@ impl Link {
 
     /// Commits a symbol; `false` when the queue is full.
     pub fn push(&mut self, queued: Queued, urgent: bool) -> bool {
-        let queue = if urgent { &mut self.urgent } else { &mut self.queue };
+        let queue = if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.queue
+        };
         if queue.len() >= QUEUE_MAX {
             return false;
         }

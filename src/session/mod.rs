@@ -103,12 +103,14 @@ pub struct Session {
     reports: Reports,
     load: Load,
     candidates: Vec<Candidate>,
-    outcomes: Vec<Outcome<Option<SymbolKey>>>,
+    outcomes: Vec<Outcome<SymbolKey>>,
     /// Link states as last told by events.
     told_states: Vec<State>,
     changed_paths: VecDeque<LinkId>,
     closed_by_peer: bool,
     close_told: bool,
+    /// Farewells still to be sent.
+    closing: u8,
     last_received_at: Instant,
     drops: DropCounters,
     rescued_frames: u64,
@@ -137,22 +139,36 @@ impl Session {
     /// A session without keys; [`Session::install_epoch`] gives it some.
     pub fn new(parameters: &SessionParameters, config: SessionConfig, now: Instant) -> Self {
         let mut rng = Rng::new(parameters.seed);
-        let datagram_bytes_max = parameters.datagram_bytes_max.max(overhead::DATAGRAM_BYTES_MIN);
+        let datagram_bytes_max = parameters
+            .datagram_bytes_max
+            .max(overhead::DATAGRAM_BYTES_MIN);
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
-        let segment_bytes = overhead::datagram_bytes(overhead::symbol_bytes_max(datagram_bytes_max)) as usize;
-        let sender = SenderConfig { heartbeat: config.heartbeat, ..SenderConfig::default() };
+        let segment_bytes =
+            overhead::datagram_bytes(overhead::symbol_bytes_max(datagram_bytes_max)) as usize;
+        let sender = SenderConfig {
+            heartbeat_interval: config.heartbeat,
+            ..SenderConfig::default()
+        };
         let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
             .map(|number| {
-                let wan = parameters.wan_of_link.get(usize::from(number)).copied().unwrap_or(WanId(number));
+                let wan = parameters
+                    .wan_of_link
+                    .get(usize::from(number))
+                    .copied()
+                    .unwrap_or(WanId(number));
                 let (opening, path) = if parameters.initiator {
                     (Opening::Asking(now), Path::fixed())
                 } else {
                     (Opening::Waiting, Path::learned())
                 };
-                Link::new(LinkId(number), wan, opening, path, sender.clone(), now)
+                Link::new(LinkId(number), wan, opening, path, sender, now)
             })
             .collect();
-        let wans = parameters.wans.iter().map(|wan| Wan::new(wan.clone(), &mut rng, now)).collect();
+        let wans = parameters
+            .wans
+            .iter()
+            .map(|wan| Wan::new(wan.clone(), &mut rng, now))
+            .collect();
         Self {
             initiator: parameters.initiator,
             epochs: Epochs::default(),
@@ -168,6 +184,7 @@ impl Session {
             changed_paths: VecDeque::with_capacity(LINKS_MAX),
             closed_by_peer: false,
             close_told: false,
+            closing: 0,
             last_received_at: now,
             drops: DropCounters::default(),
             rescued_frames: 0,
@@ -193,7 +210,9 @@ impl Session {
     pub fn install_epoch(&mut self, keys: EpochKeys, now: Instant) {
         let links = &self.links;
         let initiator = self.initiator;
-        self.epochs.install(keys, initiator, now, |id| links.get(id.index()).map_or(0, |link| link.sent_next));
+        self.epochs.install(keys, initiator, now, |id| {
+            links.get(id.index()).map_or(0, |link| link.sent_next)
+        });
     }
 
     /// Changes the behaviour of a running session.
@@ -208,12 +227,12 @@ impl Session {
     }
 
     /// Changes what is known of a WAN (client, on reload).
-    pub fn set_wan(&mut self, wan: &WanConfig) {
+    pub fn set_wan(&mut self, wan: &WanConfig, now: Instant) {
         if let Some(known) = self.wans.get_mut(wan.id.index()) {
-            known.rate.set_ceiling(wan.rate_to_peer);
+            known.rate.set_ceiling(wan.rate_to_peer, now);
             known.config = wan.clone();
             for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
-                link.opening = Opening::Asking(Instant::ZERO); // tells the peer
+                link.opening = Opening::Asking(now); // tells the peer
             }
         }
     }
@@ -239,10 +258,14 @@ impl Session {
             let state = link.sender.state();
             if *told != state && link.is_open() {
                 *told = state;
-                return Some(Event::LinkState { link: link.id, state });
+                return Some(Event::LinkState {
+                    link: link.id,
+                    state,
+                });
             }
         }
-        (self.closed_by_peer && !std::mem::replace(&mut self.close_told, true)).then_some(Event::Closed)
+        (self.closed_by_peer && !std::mem::replace(&mut self.close_told, true))
+            .then_some(Event::Closed)
     }
 
     /// When anything authenticated came last.
@@ -262,7 +285,9 @@ impl Session {
 
     /// Whether a key of the current epoch is near its limit of packets.
     pub fn wants_rotation(&self) -> bool {
-        self.epochs.current().is_some_and(|keys| keys.links.iter().any(|link| link.seal.wants_rotation()))
+        self.epochs
+            .current()
+            .is_some_and(|keys| keys.links.iter().any(|link| link.seal.wants_rotation()))
     }
 
     /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.

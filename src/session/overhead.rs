@@ -5,7 +5,8 @@ use crate::wire::header::DATA_OVERHEAD_BYTES;
 use crate::wire::message::{SEND_TIME_BYTES, SYMBOL_HEADER_BYTES, SYMBOL_LENGTH_BYTES};
 
 /// Bytes of a datagram that carries one symbol, beyond the symbol itself.
-pub const SYMBOL_OVERHEAD_BYTES: usize = DATA_OVERHEAD_BYTES + SEND_TIME_BYTES + SYMBOL_HEADER_BYTES;
+pub const SYMBOL_OVERHEAD_BYTES: usize =
+    DATA_OVERHEAD_BYTES + SEND_TIME_BYTES + SYMBOL_HEADER_BYTES;
 
 /// Smallest datagram size a link may have: an IPv6 packet of 1280 bytes without its headers.
 pub const DATAGRAM_BYTES_MIN: usize = 1232;
@@ -37,7 +38,10 @@ mod tests {
     #[test]
     fn a_packet_of_1400_bytes_fits_one_datagram_over_both_families() {
         for datagram in [1472, 1452] {
-            assert!(body_bytes_max(datagram) >= 1405, "5 bytes of piece header and the packet");
+            assert!(
+                body_bytes_max(datagram) >= 1405,
+                "5 bytes of piece header and the packet"
+            );
             assert!(datagram_bytes(symbol_bytes_max(datagram)) as usize <= datagram);
         }
     }

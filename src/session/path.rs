@@ -56,12 +56,22 @@ struct Candidate {
 impl Path {
     /// A path that needs no proof: our socket is connected to the peer.
     pub const fn fixed() -> Self {
-        Self { fixed: true, validated: None, candidate: None, newest: 0 }
+        Self {
+            fixed: true,
+            validated: None,
+            candidate: None,
+            newest: 0,
+        }
     }
 
     /// A path that the peer's datagrams reveal.
     pub const fn learned() -> Self {
-        Self { fixed: false, validated: None, candidate: None, newest: 0 }
+        Self {
+            fixed: false,
+            validated: None,
+            candidate: None,
+            newest: 0,
+        }
     }
 
     /// Whether tunnel data may be sent.
@@ -75,7 +85,14 @@ impl Path {
     }
 
     /// An authenticated datagram with continuous `number` came from `origin`.
-    pub fn on_datagram(&mut self, origin: Option<Origin>, number: u64, bytes: usize, now: Instant, rng: &mut Rng) {
+    pub fn on_datagram(
+        &mut self,
+        origin: Option<Origin>,
+        number: u64,
+        bytes: usize,
+        now: Instant,
+        rng: &mut Rng,
+    ) {
         let Some(origin) = origin else { return };
         if let Some(candidate) = self.candidate.as_mut().filter(|c| c.origin == origin) {
             candidate.received_bytes += bytes as u64;
@@ -137,7 +154,10 @@ mod tests {
     use super::*;
 
     fn origin(port: u16) -> Option<Origin> {
-        Some(Origin { port: 0, address: SocketAddr::from(([192, 0, 2, 1], port)) })
+        Some(Origin {
+            port: 0,
+            address: SocketAddr::from(([192, 0, 2, 1], port)),
+        })
     }
 
     #[test]
@@ -150,7 +170,11 @@ mod tests {
         assert!(!path.on_response([0; 8]));
         assert!(path.on_response(token) && path.is_validated());
         path.on_datagram(origin(2), 2, 100, now, &mut rng);
-        assert_eq!(path.origin(), origin(1), "a candidate does not take over by itself");
+        assert_eq!(
+            path.origin(),
+            origin(1),
+            "a candidate does not take over by itself"
+        );
         let (_, token) = path.poll_challenge(60, now).unwrap();
         assert!(path.on_response(token));
         assert_eq!(path.origin(), origin(2));
@@ -162,7 +186,9 @@ mod tests {
         path.on_datagram(origin(1), 1, 50, Instant::ZERO, &mut rng);
         let mut sent = 0;
         for ms in 0..10_000 {
-            sent += path.poll_challenge(60, Instant::from_millis(ms)).map_or(0, |_| 60);
+            sent += path
+                .poll_challenge(60, Instant::from_millis(ms))
+                .map_or(0, |_| 60);
         }
         assert_eq!(sent, 120);
     }
@@ -172,6 +198,9 @@ mod tests {
         let (mut path, mut rng, now) = (Path::learned(), Rng::new(1), Instant::ZERO);
         path.on_datagram(origin(1), 9, 100, now, &mut rng);
         path.on_datagram(origin(66), 8, 100, now, &mut rng);
-        assert_eq!(path.poll_challenge(60, now).map(|(to, _)| Some(to)), Some(origin(1)));
+        assert_eq!(
+            path.poll_challenge(60, now).map(|(to, _)| Some(to)),
+            Some(origin(1))
+        );
     }
 }

@@ -33,7 +33,12 @@ pub struct Reports {
 
 impl Reports {
     pub(super) fn new(now: Instant) -> Self {
-        Self { messages: Vec::with_capacity(LINKS_MAX), links: [None; 2], next_at: now, interval: INTERVAL_MIN }
+        Self {
+            messages: Vec::with_capacity(LINKS_MAX),
+            links: [None; 2],
+            next_at: now,
+            interval: INTERVAL_MIN,
+        }
     }
 
     /// Whether the waiting reports should be written to this link's datagram; says so once.
@@ -61,16 +66,19 @@ impl Session {
         self.reports.messages.clear();
         for index in 0..self.links.len() {
             let id = self.links[index].id;
-            if self.links[index].receiver.has_news()
+            if self.links[index].receiver.report_at().is_some()
                 && let Some(report) = self.own_report(id, now)
             {
                 self.reports.messages.push(report);
             }
         }
         self.reports.links = links;
-        let bytes = overhead::wire_bytes(60) as usize + self.reports.messages.len() * (REPORT_BYTES_MAX - 40);
+        let bytes = overhead::wire_bytes(60) as usize
+            + self.reports.messages.len() * (REPORT_BYTES_MAX - 40);
         let budget = self.rate_sum().mul_f64(SHARE);
-        self.reports.interval = budget.time_for(bytes as u64).clamp(INTERVAL_MIN, INTERVAL_MAX);
+        self.reports.interval = budget
+            .time_for(bytes as u64)
+            .clamp(INTERVAL_MIN, INTERVAL_MAX);
         self.reports.next_at = now + self.reports.interval;
     }
 
@@ -80,12 +88,9 @@ impl Session {
         if link.received.1 == 0 {
             return None;
         }
-        let report = link.receiver.build_report(now);
+        let report = link.receiver.build_report(now)?;
         let (tag, largest) = self.epochs.received_position(id, report.largest)?;
-        let wan = &self.wans[link.wan.index()];
         let (bitmap, bitmap_bytes) = bitmap_of(&report, largest);
-        #[allow(clippy::cast_possible_truncation)] // the low 32 bits are what travels
-        let received_us = wan.received_at.as_micros() as u32;
         Some(ReportMessage {
             link: id,
             epoch_tag: tag,
@@ -93,8 +98,8 @@ impl Session {
             largest_sent_us: report.largest_sent_us,
             hold_us: report.hold_us,
             packets: report.packets,
-            bytes: wan.received_bytes,
-            received_us,
+            bytes: report.bytes,
+            received_us: report.received_us,
             owd_min_us: report.owd_min_us,
             owd_last_us: report.owd_last_us,
             owd_max_us: report.owd_max_us,
@@ -105,10 +110,19 @@ impl Session {
 
     /// A report of the peer about what we sent.
     pub(super) fn on_report(&mut self, message: &ReportMessage, arrived_on: LinkId, now: Instant) {
-        let Some(base) = self.epochs.sent_base(message.epoch_tag, message.link) else { return };
-        let Some(link) = self.links.get_mut(message.link.index()) else { return };
+        let Some(base) = self.epochs.sent_base(message.epoch_tag, message.link) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(message.link.index()) else {
+            return;
+        };
         let mut seen = [0_u64; 8];
-        for (index, byte) in message.bitmap.iter().take(usize::from(message.bitmap_bytes)).enumerate() {
+        for (index, byte) in message
+            .bitmap
+            .iter()
+            .take(usize::from(message.bitmap_bytes))
+            .enumerate()
+        {
             seen[index / 8] |= u64::from(*byte) << (index % 8 * 8);
         }
         let report = Report {
@@ -130,9 +144,20 @@ impl Session {
         }
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
-        link.sender.on_report(&report, now, &mut |outcome| outcomes.push(outcome));
+        let delivery = link
+            .sender
+            .on_report(&report, now, &mut |outcome| outcomes.push(outcome));
+        let wan = link.wan;
         self.apply_outcomes(message.link);
-        self.on_wan_report(message, now);
+        if let Some(delivery) = delivery {
+            let slot = self
+                .links
+                .iter()
+                .take(message.link.index())
+                .filter(|link| link.wan == wan)
+                .count();
+            self.wans[wan.index()].on_delivery(slot, &delivery, now);
+        }
     }
 }
 
@@ -142,7 +167,12 @@ fn bitmap_of(report: &Report, largest: u64) -> ([u8; BITMAP_BYTES_MAX], u8) {
     for (chunk, word) in bytes.chunks_exact_mut(8).zip(report.seen) {
         chunk.copy_from_slice(&word.to_le_bytes());
     }
-    let reach = usize::try_from(largest / 8 + 1).unwrap_or(usize::MAX).min(BITMAP_BYTES_MAX);
-    let used = bytes[..reach].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let reach = usize::try_from(largest / 8 + 1)
+        .unwrap_or(usize::MAX)
+        .min(BITMAP_BYTES_MAX);
+    let used = bytes[..reach]
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
     (bytes, u8::try_from(used).unwrap_or(u8::MAX))
 }

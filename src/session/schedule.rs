@@ -10,7 +10,7 @@ use super::link::Link;
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{Instant, Rate};
-use crate::fec::protection::{self, GroupLimits, LinkLoss};
+use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
 use crate::link::owd::base_difference;
 use crate::link::{Phase, State};
 use crate::stripe::{Assessment, Candidate, Exponents, Figures, Strategy, assess};
@@ -30,7 +30,11 @@ pub struct Load {
 
 impl Load {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { value: 0.0, bytes: 0, since: now }
+        Self {
+            value: 0.0,
+            bytes: 0,
+            since: now,
+        }
     }
 
     pub(super) const fn on_transmit(&mut self, bytes: u64) {
@@ -78,10 +82,18 @@ impl Session {
             delay_base: Duration::ZERO,
             loss: 0.0,
         }; LINKS_MAX];
-        let rtt_min = self.links.iter().filter(|l| l.is_up()).map(|l| l.sender.rtt_min()).min().unwrap_or_default();
+        let rtt_min = self
+            .links
+            .iter()
+            .filter(|l| l.is_up())
+            .map(|l| l.sender.rtt_min())
+            .min()
+            .unwrap_or_default();
         let tier = self.usable_tier();
         for wan in 0..self.wans.len() {
-            let Some(index) = self.next_usable_link(wan, tier) else { continue };
+            let Some(index) = self.next_usable_link(wan, tier) else {
+                continue;
+            };
             let (link, wan) = (&self.links[index], &self.wans[wan]);
             let delay = self.delay_of(link);
             let spread = link.sender.delay();
@@ -92,7 +104,12 @@ impl Session {
                 delay_base: rtt_min / 2,
                 loss: link.sender.loss().ratio,
             };
-            let queued: u64 = self.links.iter().filter(|l| l.wan == link.wan).map(|l| l.queued_bytes).sum();
+            let queued: u64 = self
+                .links
+                .iter()
+                .filter(|l| l.wan == link.wan)
+                .map(|l| l.queued_bytes)
+                .sum();
             let rate = wan.rate.pacing_rate();
             self.candidates.push(Candidate {
                 link: link.id,
@@ -105,11 +122,22 @@ impl Session {
                 share_of_group: 0,
             });
         }
-        let capacity = self.candidates.iter().fold(Rate::ZERO, |sum, c| sum.saturating_add(c.rate));
+        let capacity = self
+            .candidates
+            .iter()
+            .fold(Rate::ZERO, |sum, c| sum.saturating_add(c.rate));
         self.load.refresh(capacity, now);
-        let exponents = Exponents { rtt: self.config.rtt_weight, loss: self.config.loss_weight };
+        let exponents = Exponents {
+            rtt: self.config.rtt_weight,
+            loss: self.config.loss_weight,
+        };
         let mut assessments = [Assessment::default(); LINKS_MAX];
-        assess(&figures[..self.candidates.len()], exponents, self.load.value(), &mut assessments);
+        assess(
+            &figures[..self.candidates.len()],
+            exponents,
+            self.load.value(),
+            &mut assessments,
+        );
         for (candidate, a) in self.candidates.iter_mut().zip(&assessments) {
             candidate.delay = a.delay;
             candidate.quality = a.quality;
@@ -133,15 +161,17 @@ impl Session {
     /// The next link of a WAN in turn that may carry data.
     fn next_usable_link(&self, wan: usize, tier: Tier) -> Option<usize> {
         let count = self.links.len();
-        (0..count).map(|step| (self.wans[wan].next_link + step) % count).find(|&index| {
-            let link = &self.links[index];
-            link.wan.index() == wan
-                && match tier {
-                    Tier::Active => link.is_up() && !self.wans[wan].config.backup,
-                    Tier::Backup => link.is_up(),
-                    Tier::Any => link.is_open() && link.sender.state() != State::Down,
-                }
-        })
+        (0..count)
+            .map(|step| (self.wans[wan].next_link + step) % count)
+            .find(|&index| {
+                let link = &self.links[index];
+                link.wan.index() == wan
+                    && match tier {
+                        Tier::Active => link.is_up() && !self.wans[wan].config.backup,
+                        Tier::Backup => link.is_up(),
+                        Tier::Any => link.is_open() && link.sender.state() != State::Down,
+                    }
+            })
     }
 
     /// Median one-way delay of a link above the base of the fastest open link.
@@ -159,12 +189,16 @@ impl Session {
     }
 
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        self.candidates.iter().any(|candidate| candidate.is_eligible(now))
+        self.candidates
+            .iter()
+            .any(|candidate| candidate.is_eligible(now))
     }
 
     pub(super) fn pick(&mut self, bytes: usize, now: Instant) -> Option<usize> {
         let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
-        self.egress.scheduler.pick(wire, now, self.load.value(), &self.candidates)
+        self.egress
+            .scheduler
+            .pick(wire, now, self.load.value(), &self.candidates)
     }
 
     /// A second link beside the candidate `first`.
@@ -177,14 +211,21 @@ impl Session {
     }
 
     /// The two links of least delay, as if nothing were committed: for symbols that go ahead of the queues.
-    pub(super) fn pick_two_quick(&mut self, bytes: usize, now: Instant) -> (Option<usize>, Option<usize>) {
+    pub(super) fn pick_two_quick(
+        &mut self,
+        bytes: usize,
+        now: Instant,
+    ) -> (Option<usize>, Option<usize>) {
         if self.candidates.is_empty() {
             self.refresh_candidates(now);
         }
         let wire = u64::from(overhead::wire_bytes(overhead::datagram_bytes(bytes)));
-        let arrival = |&at: &usize| self.candidates[at].delay + self.candidates[at].rate.time_for(wire);
+        let arrival =
+            |&at: &usize| self.candidates[at].delay + self.candidates[at].rate.time_for(wire);
         let first = (0..self.candidates.len()).min_by_key(arrival);
-        let second = (0..self.candidates.len()).filter(|&at| Some(at) != first).min_by_key(arrival);
+        let second = (0..self.candidates.len())
+            .filter(|&at| Some(at) != first)
+            .min_by_key(arrival);
         (first, second)
     }
 
@@ -218,24 +259,41 @@ impl Session {
 
     /// Summed pacing rate of the links in use.
     pub(super) fn rate_sum(&self) -> Rate {
-        self.candidates.iter().fold(Rate::ZERO, |sum, c| sum.saturating_add(c.rate))
+        self.candidates
+            .iter()
+            .fold(Rate::ZERO, |sum, c| sum.saturating_add(c.rate))
     }
 
     /// Most symbols and longest fill time of a group.
     pub(super) fn group_limits(&self) -> GroupLimits {
         let symbol = overhead::symbol_bytes_max(self.datagram_bytes_max);
-        protection::group_limits(&self.config.fec, self.rate_sum(), symbol, self.peer_hold)
+        let limits = protection::group_limits(self.rate_sum(), symbol, self.peer_hold);
+        match self.config.fec {
+            FecMode::Fixed { source_count, .. } => GroupLimits {
+                source_count_max: source_count,
+                ..limits
+            },
+            FecMode::Adaptive { .. } | FecMode::Off => limits,
+        }
     }
 
     /// Expected share and losses of the links for a group of `source_count` symbols.
-    fn loss_of_links(&self, source_count: usize) -> ([LinkLoss; LINKS_MAX], usize) {
-        let mut losses = [LinkLoss::default(); LINKS_MAX];
+    fn loss_of_links(&self, source_count: usize) -> ([Loss; LINKS_MAX], usize) {
+        let mut losses = [Loss::default(); LINKS_MAX];
         let sum = self.rate_sum().as_mbps().max(f64::MIN_POSITIVE);
         for (out, candidate) in losses.iter_mut().zip(&self.candidates) {
             let picture = self.links[candidate.link.index()].sender.loss();
-            #[allow(clippy::cast_precision_loss)] // below 256
-            let symbols = source_count as f64 * candidate.rate.as_mbps() / sum;
-            *out = LinkLoss { symbols, ratio: picture.ratio, burst: picture.burst };
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss
+            )] // below 256
+            let symbols = (source_count as f64 * candidate.rate.as_mbps() / sum).ceil() as usize;
+            *out = Loss {
+                symbols,
+                ratio: picture.ratio,
+                burst: picture.burst,
+            };
         }
         (losses, self.candidates.len())
     }
@@ -244,7 +302,9 @@ impl Session {
     pub(super) fn repairs_for(&self, source_count: usize) -> usize {
         let (losses, count) = self.loss_of_links(source_count);
         let feasible = self.retransmit_is_feasible();
-        protection::repair_count(&self.config.fec, source_count, &losses[..count], feasible)
+        self.config
+            .fec
+            .repair_count(source_count, &losses[..count], feasible)
     }
 
     /// Repair symbols that a group opened now will probably get.
@@ -254,13 +314,19 @@ impl Session {
 
     /// Whether a lost symbol sent again comes before the receiver stops waiting.
     fn retransmit_is_feasible(&self) -> bool {
-        let rtt = self.candidates.iter().map(|c| self.links[c.link.index()].sender.rtt_min()).min();
-        rtt.is_some_and(|rtt| rtt + self.reports.interval + Duration::from_millis(5) < crate::reorder::hold::HOLD_MAX)
+        let rtt = self
+            .candidates
+            .iter()
+            .map(|c| self.links[c.link.index()].sender.rtt_min())
+            .min();
+        rtt.is_some_and(|rtt| {
+            rtt + self.reports.interval + Duration::from_millis(5) < crate::reorder::hold::HOLD_MAX
+        })
     }
 
     /// Whether symbols of sparse flows get a copy on a second link.
     pub(super) fn wants_copies(&mut self) -> bool {
-        if !self.config.fec.is_on() || self.candidates.len() < 2 {
+        if !self.config.fec.may_repair() || self.candidates.len() < 2 {
             return false;
         }
         let copies = self.egress.counts.duplicate - self.copies_before.0;

@@ -87,13 +87,21 @@ impl Session {
     /// A snapshot. Not for the packet path.
     pub fn stats(&mut self, now: Instant) -> SessionStats {
         self.refresh_candidates(now);
-        let weights: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
-        let links = (0..self.links.len()).map(|at| self.link_stats(at, weights, now)).collect();
+        let weights: f64 = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.weight)
+            .sum();
+        let links = (0..self.links.len())
+            .map(|at| self.link_stats(at, weights, now))
+            .collect();
         SessionStats {
-            key_age: self.established_at().map_or(Duration::ZERO, |at| now.since(at)),
+            key_age: self
+                .established_at()
+                .map_or(Duration::ZERO, |at| now.since(at)),
             links,
             symbols: self.egress.counts,
-            decoder: *self.ingress.decoder.counters(),
+            decoder: self.ingress.decoder.counters(),
             reorder: self.ingress.reorder.counters().clone(),
             hold: self.hold,
             delivered: self.ingress.delivered,
@@ -108,7 +116,11 @@ impl Session {
     fn link_stats(&mut self, at: usize, weights: f64, now: Instant) -> LinkStats {
         let link = &mut self.links[at];
         let wan = &self.wans[link.wan.index()];
-        let weight = self.candidates.iter().find(|c| c.link == link.id).map_or(0.0, |c| c.weight);
+        let weight = self
+            .candidates
+            .iter()
+            .find(|c| c.link == link.id)
+            .map_or(0.0, |c| c.weight);
         let delay_in = *link.receiver.delay(now);
         LinkStats {
             id: link.id,
@@ -130,7 +142,7 @@ impl Session {
             missing_in: (link.receiver.missing(), link.received.1),
             lost_symbols: link.lost_symbols,
             share: if weights > 0.0 { weight / weights } else { 0.0 },
-            suspicions: link.sender.counters().suspicions,
+            suspicions: u64::from(link.sender.counters().suspicions),
         }
     }
 

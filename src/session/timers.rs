@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::Session;
+use super::link::Link;
 use crate::base::Instant;
+use crate::fec::encoder::OpenGroup;
 use crate::link::State;
+use crate::link::owd::base_difference;
 use crate::reorder::hold::{HoldInputs, Retransmit, SilentLink};
 
 /// Groups that are not acknowledged are given up after this and twice the longest round trip.
@@ -49,23 +52,28 @@ impl Session {
             wan.pacer.set_rate(wan.rate.pacing_rate(), now);
         }
         self.grant_probes(now);
-        let rtt_max = self.links.iter().map(|link| link.sender.srtt()).max().unwrap_or_default();
+        let rtt_max = self
+            .links
+            .iter()
+            .map(|link| link.sender.srtt())
+            .max()
+            .unwrap_or_default();
         let age_max = (EXPIRY_BASE + rtt_max * 2).min(EXPIRY_MAX);
         let expired = self.egress.store.expire(now, age_max);
-        self.drops.count_many(crate::base::DropReason::Expired, expired);
+        self.drops
+            .count_many(crate::base::DropReason::Expired, expired);
         self.ingress.decoder.expire(now - EXPIRY_MAX);
         self.refresh_hold(now);
     }
 
     fn link_timeout(&mut self, index: usize, now: Instant) {
-        let last_progress = self.links.iter().enumerate().filter(|(at, _)| *at != index);
-        let others_progress =
-            last_progress.filter_map(|(_, link)| link.sender.last_acked_at()).max().unwrap_or(Instant::ZERO);
+        let others_progress = self.others_progress(index, now);
         let link = &mut self.links[index];
         let (id, before) = (link.id, link.sender.state());
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
-        link.sender.handle_timeout(now, others_progress, &mut |outcome| outcomes.push(outcome));
+        link.sender
+            .handle_timeout(now, others_progress, &mut |outcome| outcomes.push(outcome));
         let after = link.sender.state();
         self.apply_outcomes(id);
         if before == State::Up && after != State::Up {
@@ -82,7 +90,7 @@ impl Session {
         let wan = link.wan;
         let mut moved = std::mem::take(&mut self.moved);
         moved.clear();
-        link.sender.take_unacked(|item| moved.extend(item));
+        link.sender.take_unacked(|key| moved.push(key));
         moved.extend(link.urgent.drain(..).map(|queued| queued.key));
         moved.extend(link.queue.drain(..).map(|queued| queued.key));
         link.queued_bytes = 0;
@@ -90,14 +98,27 @@ impl Session {
             self.push_resend(key);
         }
         self.moved = moved;
-        if !self.links.iter().any(|link| link.wan == wan && link.is_up()) {
+        if !self
+            .links
+            .iter()
+            .any(|link| link.wan == wan && link.is_up())
+        {
             self.wans[wan.index()].rate.on_suspect(now);
         }
     }
 
+    /// Whether another link was acknowledged within the last two report intervals.
+    fn others_progress(&self, index: usize, now: Instant) -> bool {
+        let window = self.reports.interval * 2 + Duration::from_millis(5);
+        self.links
+            .iter()
+            .enumerate()
+            .any(|(at, link)| at != index && now.since(link.sender.acked_at()) < window)
+    }
+
     /// One WAN at a time may probe for more, so that two that share a bottleneck do not fill it together.
     fn grant_probes(&mut self, now: Instant) {
-        if self.wans.iter().any(|wan| wan.rate.is_probing()) {
+        if self.wans.iter().any(|wan| wan.rate.holds_probe()) {
             return;
         }
         let count = self.wans.len();
@@ -112,23 +133,44 @@ impl Session {
     }
 
     pub(super) fn hold_inputs(&self, now: Instant) -> HoldInputs {
-        let live = || self.links.iter().filter(|link| link.is_open() && link.received.1 > 0);
-        let base_min = live().map(|link| link.receiver.delay().base_us).min().unwrap_or(0);
+        let live = || {
+            self.links
+                .iter()
+                .filter(|link| link.is_open() && link.received.1 > 0)
+        };
+        let base_of = |link: &Link| link.receiver.base_us();
+        let first = live().map(base_of).next().unwrap_or(0);
+        // The clocks' offset wraps: compare with one of them, never absolutely.
+        let base_min = live()
+            .map(base_of)
+            .min_by_key(|base| base_difference(*base, first))
+            .unwrap_or(0);
         let spread = live()
             .map(|link| {
-                let delay = link.receiver.delay();
-                let above = crate::link::owd::base_difference(delay.base_us, base_min).max(0);
-                delay.p99 + Duration::from_micros(above.unsigned_abs())
+                let above = base_difference(base_of(link), base_min).max(0);
+                link.receiver.delay_history().snapshot().p99
+                    + Duration::from_micros(above.unsigned_abs())
             })
             .max()
             .unwrap_or_default();
-        let rtt_min = live().map(|link| link.sender.rtt_min()).min().unwrap_or_default();
-        let silent = live().any(|link| link.receiver.is_silent(SILENCE, now));
+        let rtt_min = live()
+            .map(|link| link.sender.rtt_min())
+            .min()
+            .unwrap_or_default();
+        let silent = live().any(|link| {
+            now.since(link.receiver.last_at()) > SILENCE && link.sender.state() != State::Down
+        });
         HoldInputs {
             delay_spread: spread,
             fill_time_max: Some(self.group_limits().fill_time_max),
-            retransmit: Some(Retransmit { rtt_min, report_interval: self.reports.interval }),
-            silent_link: silent.then_some(SilentLink { suspect_after: rtt_min + SILENCE * 2, delay_fast: rtt_min }),
+            retransmit: Some(Retransmit {
+                rtt_min,
+                report_interval: self.reports.interval,
+            }),
+            silent_link: silent.then_some(SilentLink {
+                suspect_after: rtt_min + SILENCE * 2,
+                delay_fast: rtt_min,
+            }),
         }
     }
 
@@ -140,14 +182,21 @@ impl Session {
                 soonest = (at, timer);
             }
         };
-        for link in &self.links {
-            consider(link.sender.poll_timeout(), Timer::Link);
+        for (index, link) in self.links.iter().enumerate() {
+            consider(
+                link.sender
+                    .poll_timeout(now, self.others_progress(index, now)),
+                Timer::Link,
+            );
             consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
             if let Some(at) = link.receiver.report_at() {
                 consider(at.max(self.reports.next_at), Timer::Report);
             }
             if !link.queue.is_empty() {
-                consider(self.wans[link.wan.index()].pacer.next_send_at(now), Timer::Pacing);
+                consider(
+                    self.wans[link.wan.index()].pacer.next_send_at(now),
+                    Timer::Pacing,
+                );
             }
         }
         for wan in &self.wans {
@@ -158,10 +207,14 @@ impl Session {
             consider(now + Duration::from_micros(500), Timer::Pacing);
         }
         let fill = self.group_limits().fill_time_max;
-        for open in self.egress.open.iter().filter(|open| !open.is_empty()) {
-            consider(open.opened_at() + fill, Timer::Group);
+        for opened_at in self.egress.open.iter().filter_map(OpenGroup::opened_at) {
+            consider(opened_at + fill, Timer::Group);
         }
         consider(self.hold_timeout(), Timer::Reorder);
-        if soonest.0 == Instant::FAR { (Instant::FAR, Timer::Idle) } else { soonest }
+        if soonest.0 == Instant::FAR {
+            (Instant::FAR, Timer::Idle)
+        } else {
+            soonest
+        }
     }
 }

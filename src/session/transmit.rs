@@ -51,14 +51,17 @@ impl Session {
             return Some(transmit);
         }
         self.commit(now);
-        self.poll_urgent(now, out).or_else(|| self.poll_run(now, out))
+        self.poll_urgent(now, out)
+            .or_else(|| self.poll_run(now, out))
     }
 
     fn poll_challenge(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         const CHALLENGE_BYTES: usize = DATA_OVERHEAD_BYTES + 4 + 9 + 2;
         for index in 0..self.links.len() {
             let link = &mut self.links[index];
-            let Some((origin, token)) = link.path.poll_challenge(CHALLENGE_BYTES, now) else { continue };
+            let Some((origin, token)) = link.path.poll_challenge(CHALLENGE_BYTES, now) else {
+                continue;
+            };
             let id = link.id;
             let acknowledge = std::mem::take(&mut link.pending.ack);
             let mut writer = plaintext(out, now);
@@ -95,11 +98,16 @@ impl Session {
     }
 
     fn write_control(&mut self, id: LinkId, writer: &mut Writer<'_>, now: Instant) {
-        let (room, link) = (self.datagram_bytes_max - DATA_OVERHEAD_BYTES, &mut self.links[id.index()]);
+        let (room, link) = (
+            self.datagram_bytes_max - DATA_OVERHEAD_BYTES,
+            &mut self.links[id.index()],
+        );
         if link.poll_open(now) {
             let wan = &self.wans[link.wan.index()].config;
             let kbit = |rate: Option<crate::base::Rate>| {
-                rate.map_or(0, |rate| u32::try_from(rate.bits_per_s() / 1000).unwrap_or(u32::MAX))
+                rate.map_or(0, |rate| {
+                    u32::try_from(rate.bits_per_s() / 1000).unwrap_or(u32::MAX)
+                })
             };
             writer.push(&Message::LinkOpen(LinkOpen {
                 link: id,
@@ -112,6 +120,10 @@ impl Session {
         }
         if std::mem::take(&mut link.pending.ack) {
             writer.push(&Message::LinkAck(id));
+        }
+        if self.closing > 0 && link.is_open() {
+            self.closing -= 1;
+            writer.push(&Message::Close(0));
         }
         if let Some(token) = link.pending.response.take() {
             writer.push(&Message::PathResponse(token));
@@ -126,7 +138,10 @@ impl Session {
                     left += 1;
                 }
             }
-            debug_assert!(left == 0 || self.links.len() > 8, "reports of a few links fit one datagram");
+            debug_assert!(
+                left == 0 || self.links.len() > 8,
+                "reports of a few links fit one datagram"
+            );
         }
         if self.links[id.index()].sender.wants_heartbeat(now) {
             writer.push(&Message::Heartbeat);
@@ -174,7 +189,13 @@ impl Session {
         None
     }
 
-    fn build_run(&mut self, index: usize, allowance: u64, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+    fn build_run(
+        &mut self,
+        index: usize,
+        allowance: u64,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Option<Transmit> {
         let (id, to) = (self.links[index].id, self.links[index].path.origin());
         let full = self.segment_bytes;
         let (mut used, mut first, mut count) = (0, 0, 0);
@@ -190,8 +211,12 @@ impl Session {
             }
             let link = &mut self.links[index];
             link.queue.pop_front();
-            link.queued_bytes = link.queued_bytes.saturating_sub(u64::from(queued.datagram_bytes));
-            let Some(bytes) = self.seal_symbol(id, queued.key, &mut out[used..], now) else { continue };
+            link.queued_bytes = link
+                .queued_bytes
+                .saturating_sub(u64::from(queued.datagram_bytes));
+            let Some(bytes) = self.seal_symbol(id, queued.key, &mut out[used..], now) else {
+                continue;
+            };
             first = if count == 0 { bytes } else { first };
             used += bytes;
             count += 1;
@@ -201,11 +226,22 @@ impl Session {
             }
         }
         let segment = u16::try_from(first).unwrap_or(u16::MAX);
-        (count > 0).then_some(Transmit { link: id, to, bytes: used, segment })
+        (count > 0).then_some(Transmit {
+            link: id,
+            to,
+            bytes: used,
+            segment,
+        })
     }
 
     /// Seals the symbol behind a key at the start of `out`; `None` when nobody needs it.
-    fn seal_symbol(&mut self, id: LinkId, key: SymbolKey, out: &mut [u8], now: Instant) -> Option<usize> {
+    fn seal_symbol(
+        &mut self,
+        id: LinkId,
+        key: SymbolKey,
+        out: &mut [u8],
+        now: Instant,
+    ) -> Option<usize> {
         if !self.egress.store.is_wanted(key) {
             return None;
         }
@@ -239,13 +275,22 @@ impl Session {
         };
         let number = keys.sent_base + packet_number;
         let wire = overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let link: &mut Link = &mut self.links[id.index()];
+        let link = &mut self.links[id.index()];
         link.sent_next = number + 1;
         link.sent.0 += u64::from(wire);
         link.sent.1 += 1;
-        link.sender.on_transmit(number, wire, now, carried);
+        self.outcomes.clear();
+        let outcomes = &mut self.outcomes;
+        link.sender
+            .on_transmit(number, wire, now, carried, &mut |outcome| {
+                outcomes.push(outcome)
+            });
+        let wan = link.wan;
+        self.apply_outcomes(id);
         self.load.on_transmit(u64::from(wire));
-        self.wans[link.wan.index()].pacer.on_transmit(u64::from(wire), now);
+        self.wans[wan.index()]
+            .pacer
+            .on_transmit(u64::from(wire), now);
         Some(bytes)
     }
 
@@ -260,8 +305,14 @@ impl Session {
                 best[1] = Some(link);
             }
         }
-        let troubled = self.links.iter().any(|link| link.is_open() && link.sender.state() != State::Up);
-        [best[0].map(|link| link.id), best[1].filter(|_| troubled).map(|link| link.id)]
+        let troubled = self
+            .links
+            .iter()
+            .any(|link| link.is_open() && link.sender.state() != State::Up);
+        [
+            best[0].map(|link| link.id),
+            best[1].filter(|_| troubled).map(|link| link.id),
+        ]
     }
 }
 
@@ -273,5 +324,10 @@ fn plaintext(out: &mut [u8], now: Instant) -> Writer<'_> {
 }
 
 fn single(link: LinkId, to: Option<Origin>, bytes: usize) -> Transmit {
-    Transmit { link, to, bytes, segment: u16::try_from(bytes).unwrap_or(u16::MAX) }
+    Transmit {
+        link,
+        to,
+        bytes,
+        segment: u16::try_from(bytes).unwrap_or(u16::MAX),
+    }
 }

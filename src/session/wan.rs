@@ -1,10 +1,9 @@
 //! One WAN of a session: the capacity that its links share.
 
-use std::time::Duration;
-
 use super::config::WanConfig;
 use crate::base::{Instant, Rate, Rng};
 use crate::link::{Delivery, Pacer, RateConfig, RateControl};
+use crate::wire::message::LinkOpen;
 
 /// Rate of a WAN nobody has measured or configured: slow enough for DSL uplinks, doubled each round trip.
 const RATE_START: Rate = Rate::from_mbps(10);
@@ -22,12 +21,6 @@ pub struct Wan {
     pub next_link: usize,
     /// Whether the last attempt to commit found it without room: it limits us.
     pub backlogged: bool,
-    /// Receiving direction: bytes so far and when the last of them came.
-    pub received_bytes: u64,
-    /// See `received_bytes`; receiver's clock.
-    pub received_at: Instant,
-    /// What the peer last reported of the same figures.
-    reported: Option<(u64, u32)>,
 }
 
 impl Wan {
@@ -43,30 +36,24 @@ impl Wan {
             pacer,
             next_link: 0,
             backlogged: false,
-            received_bytes: 0,
-            received_at: now,
-            reported: None,
         }
     }
 
-    /// The peer reported its cumulative count of bytes from this WAN and when (its clock, µs) the last came.
-    /// Gives the bytes and the time since the previous report; `None` for an old or a first one.
-    pub fn on_report(&mut self, bytes: u64, received_us: u32) -> Option<(u64, Duration)> {
-        let Some((bytes_before, us_before)) = self.reported else {
-            self.reported = Some((bytes, received_us));
-            return None;
-        };
-        let span_us = received_us.wrapping_sub(us_before).cast_signed();
-        if span_us <= 0 || bytes <= bytes_before {
-            return None;
-        }
-        self.reported = Some((bytes, received_us));
-        Some((bytes - bytes_before, Duration::from_micros(u64::from(span_us.unsigned_abs()))))
+    /// What LINK_OPEN says about the WAN (server).
+    pub fn describe(&mut self, open: &LinkOpen<'_>, now: Instant) {
+        let rate = |kbit: u32| (kbit > 0).then(|| Rate::from_bits_per_s(u64::from(kbit) * 1000));
+        self.config.name = open.name.to_owned();
+        self.config.backup = open.backup;
+        // What the client calls "to me" is our sending direction.
+        self.config.rate_to_peer = rate(open.rate_to_sender_kbit);
+        self.config.rate_to_us = rate(open.rate_to_peer_kbit);
+        self.rate.set_ceiling(self.config.rate_to_peer, now);
+        self.pacer.set_rate(self.rate.pacing_rate(), now);
     }
 
-    /// A delivery sample for the rate control.
-    pub fn on_delivery(&mut self, delivery: Delivery, now: Instant) {
-        self.rate.on_delivery(delivery, now);
+    /// A delivery sample of the WAN's link number `slot`.
+    pub fn on_delivery(&mut self, slot: usize, delivery: &Delivery, now: Instant) {
+        self.rate.on_delivery(slot, delivery, now);
         self.pacer.set_rate(self.rate.pacing_rate(), now);
     }
 }
