@@ -136,20 +136,20 @@ fn make_tun(config: &Config, netdev: &mut Netdev) -> Result<Tun, RunError> {
 }
 
 fn listeners(config: &Config) -> Result<Vec<UdpSocket>, RunError> {
-    let ports = config.links.server_ports();
-    let sockets = ports.map(|port| {
-        UdpSocket::bind(UdpConfig {
+    let open = |port| -> Result<UdpSocket, RunError> {
+        let socket = UdpSocket::bind(UdpConfig {
             source: SocketAddr::new(config.server_ip, port),
             device: None,
             reuse_port: true,
             buffer_bytes: BUFFER_BYTES,
-        })
-    });
-    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-    let (first, last) = (
-        config.links.start_port,
-        config.links.start_port + config.links.ports - 1,
-    );
+        })?;
+        let what = "asking for local addresses";
+        let system = |source| RunError::System { what, source };
+        socket.set_local_address_wanted(config.server_ip.is_ipv6()).map_err(system)?;
+        Ok(socket)
+    };
+    let sockets = config.links.server_ports().map(open).collect::<Result<Vec<_>, _>>()?;
+    let (first, last) = (config.links.start_port, config.links.start_port + config.links.ports - 1);
     tracing::info!(address = %config.server_ip, first, last, "listening");
     Ok(sockets)
 }

@@ -115,7 +115,7 @@ impl Sockets {
         };
         let refused = bytes
             .chunks(usize::from(transmit.segment).max(1))
-            .filter(|datagram| listener.send_to(datagram, origin.address).is_err())
+            .filter(|datagram| listener.send_from(datagram, origin.address, origin.local).is_err())
             .count();
         refused as u64
     }
@@ -125,8 +125,12 @@ impl Sockets {
         let port = u16::try_from(key).ok()?;
         let listener = self.listeners.get(usize::from(port))?;
         // An error is an earlier ICMP message about somebody else's datagram.
-        let (bytes, address) = listener.recv_from(&mut self.buffer).ok()?;
-        Some((&mut self.buffer[..bytes], Origin { port, address }))
+        let (bytes, address, local) = listener.receive_local(&mut self.buffer).ok()?;
+        Some((&mut self.buffer[..bytes], Origin {
+                port,
+                address,
+                local,
+            }))
     }
 
     /// Where the datagrams of a connected socket come from.
@@ -153,7 +157,7 @@ impl Sockets {
         };
         self.drop_link(peer, link, datapath);
         let config = UdpConfig {
-            source,
+            source: SocketAddr::new(origin.local.unwrap_or(source.ip()), source.port()),
             device: None,
             reuse_port: true,
             buffer_bytes: BUFFER_BYTES,

@@ -12,6 +12,7 @@ pub mod arena;
 pub mod clock;
 pub mod datapath;
 pub mod namespace;
+pub mod listen;
 pub mod netdev;
 pub mod signal;
 pub mod tun;
