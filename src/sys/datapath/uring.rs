@@ -353,7 +353,17 @@ impl UringPath {
         }
     }
 
-    /// Whether the kernel may still touch our memory.
+    /// Keeps the buffer groups mapped for ever.
+    pub(super) fn leak(&mut self) {
+        for group in [&mut self.datagrams, &mut self.frames]
+            .into_iter()
+            .flatten()
+        {
+            group.leak();
+        }
+    }
+
+    /// Whether the kernel is done with our memory.
     pub(super) const fn is_idle(&self) -> bool {
         self.in_flight == 0
     }
