@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use super::buf_ring::BufRing;
 use super::ports::{Kind, ReadBuffers};
-use super::probe::Abilities;
 use super::ring::{Completion, Ring};
 use super::token::Token;
 use super::{DatapathError, Handler, Shared};
@@ -54,8 +53,8 @@ pub(super) struct UringPath {
     frames: Option<BufRing>,
     /// Send slots below this are registered.
     fixed_slots: u16,
-    /// Buffers of ports can be registered.
-    sparse_buffers: bool,
+    /// Memory that may still be registered; 0 when buffers cannot be.
+    lockable: usize,
     /// Reads and polls to arm at the start of the next turn.
     due: Vec<Token>,
     /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
@@ -68,7 +67,8 @@ impl UringPath {
     /// Opens ring, file table and buffers.
     pub(super) fn open(
         ring: Ring,
-        abilities: Abilities,
+        receive_multi: bool,
+        read_multi: bool,
         shared: &mut Shared,
     ) -> Result<Self, DatapathError> {
         let fail = |what| move |error| DatapathError::Ring(what, error);
@@ -82,12 +82,9 @@ impl UringPath {
         }
         shared.ports.limit(ports as usize);
         // Fails before Linux 5.19 and when locked memory is limited to nothing: plain reads and writes then.
-        let sparse_buffers = ring.submitter().register_buffers_sparse(ports + 1).is_ok();
-        let fixed_slots = if sparse_buffers {
-            register_slots(&ring, shared)
-        } else {
-            0
-        };
+        let sparse = ring.submitter().register_buffers_sparse(ports + 1).is_ok();
+        let mut lockable = if sparse { locked_bytes_max() } else { 0 };
+        let fixed_slots = register_slots(&ring, shared, &mut lockable);
         let group = |wanted: bool, group, count, bytes| -> Result<Option<BufRing>, DatapathError> {
             if !wanted {
                 return Ok(None);
@@ -96,18 +93,18 @@ impl UringPath {
             buffers.map(Some).map_err(fail("registering a buffer ring"))
         };
         let datagrams = group(
-            abilities.receive,
+            receive_multi,
             DATAGRAMS_GROUP,
             DATAGRAMS_BUFFERS,
             DATAGRAMS_BYTES,
         )?;
-        let frames = group(abilities.read, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
+        let frames = group(read_multi, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
         Ok(Self {
             ring,
             datagrams,
             frames,
             fixed_slots,
-            sparse_buffers,
+            lockable,
             due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
             oversize: Vec::with_capacity(shared.slots.count()),
             in_flight: 0,
@@ -158,7 +155,11 @@ impl UringPath {
             DATAGRAMS_BYTES
         };
         let arena = Arena::new(bytes * usize::from(READS)).map_err(DatapathError::Memory)?;
-        let fixed = self.sparse_buffers && register(&self.ring, index + 1, &arena, arena.len());
+        let fixed =
+            arena.len() <= self.lockable && register(&self.ring, index + 1, &arena, arena.len());
+        if fixed {
+            self.lockable -= arena.len();
+        }
         port.buffers = Some(ReadBuffers {
             arena,
             buffer_bytes: bytes,
@@ -305,12 +306,13 @@ impl UringPath {
     }
 
     /// Forgets a closing port that the kernel has finished with.
-    fn forget_if_idle(&self, shared: &mut Shared, index: u16) {
+    fn forget_if_idle(&mut self, shared: &mut Shared, index: u16) {
         let port = shared.ports.port(index);
         if !port.closing || port.in_flight > 0 {
             return;
         }
-        if port.buffers.as_ref().is_some_and(|buffers| buffers.fixed) {
+        if let Some(buffers) = port.buffers.as_ref().filter(|buffers| buffers.fixed) {
+            self.lockable += buffers.arena.len();
             let nothing = libc::iovec {
                 iov_base: std::ptr::null_mut(),
                 iov_len: 0,
@@ -370,16 +372,41 @@ impl UringPath {
 }
 
 /// Registers as many send slots as locked memory allows, from the first; returns how many.
-fn register_slots(ring: &Ring, shared: &Shared) -> u16 {
+fn register_slots(ring: &Ring, shared: &Shared, lockable: &mut usize) -> u16 {
     let slots = &shared.slots;
-    let mut count = slots.count();
+    let most = *lockable / slots.slot_bytes();
+    let mut count = slots.count().min(most);
     while count > 0 {
-        if register(ring, SEND_BUFFER, slots.arena(), count * slots.slot_bytes()) {
+        let bytes = count * slots.slot_bytes();
+        if register(ring, SEND_BUFFER, slots.arena(), bytes) {
+            *lockable -= bytes;
             return u16::try_from(count).unwrap_or(u16::MAX);
         }
         count /= 2;
     }
     0
+}
+
+/// How much memory this process should lock. The limit holds for all processes of a user together and rings
+/// count as well, so who is bound by it takes an eighth.
+fn locked_bytes_max() -> usize {
+    const CAP_IPC_LOCK: u32 = 14;
+    let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+    // Only the first user namespace's capability lifts the limit; its map is the identity.
+    let map = read("/proc/self/uid_map");
+    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let status = read("/proc/thread-self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    if first && bits >> CAP_IPC_LOCK & 1 == 1 {
+        return usize::MAX;
+    }
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
+    limit.map_or(0, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(usize::MAX) / 8
+    })
 }
 
 /// Registers the start of an arena as buffer `index`; `false` when the kernel refuses (locked memory).
