@@ -62,7 +62,10 @@ fn open_uring(forced: Option<Tier>, shared: &mut Shared) -> Result<(Path, Tier, 
         }
         Some(Tier::Epoll) | None => (receive.is_ok(), read.is_ok()),
     };
-    let ring = Ring::open(SQ_ENTRIES).map_err(|e| format!("io_uring_setup: {e}"))?;
+    // A ring counts against the limit of locked memory; a small one may still fit.
+    let ring = Ring::open(SQ_ENTRIES, true)
+        .or_else(|_| Ring::open(SQ_ENTRIES / 8, true))
+        .map_err(|e| format!("io_uring_setup: {e}"))?;
     let path = UringPath::open(ring, receive, read, shared).map_err(|e| chain(&e))?;
     let tier = if receive {
         Tier::Multishot
@@ -95,7 +98,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tries single and multishot operations. `Err` says why io_uring is no use at all.
 fn probe() -> Result<Abilities, String> {
-    let mut ring = Ring::open(TRIAL_ENTRIES).map_err(|e| format!("io_uring_setup: {e}"))?;
+    let mut ring = Ring::open(TRIAL_ENTRIES, false).map_err(|e| format!("io_uring_setup: {e}"))?;
     let fail = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (sender, receiver) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)
@@ -232,7 +235,7 @@ mod tests {
                 return;
             }
         };
-        let ring = Ring::open(TRIAL_ENTRIES).unwrap();
+        let ring = Ring::open(TRIAL_ENTRIES, false).unwrap();
         let mut listed = io_uring::Probe::new();
         ring.submitter().register_probe(&mut listed).unwrap();
         let listed = listed.is_supported(opcode::ReadMulti::CODE);

@@ -171,7 +171,7 @@ fn a_multishot_read_of_file_0_reads_the_registered_file_and_not_descriptor_0() {
     use std::io::Write as _;
     use std::os::fd::AsRawFd as _;
     // io-uring 0.7.15 wipes the flag that makes the difference.
-    let Ok(mut ring) = ring::Ring::open(8) else {
+    let Ok(mut ring) = ring::Ring::open(8, false) else {
         eprintln!("SKIPPED: no io_uring");
         return;
     };
@@ -206,4 +206,53 @@ fn a_multishot_read_of_file_0_reads_the_registered_file_and_not_descriptor_0() {
     drop((into, out));
     drop(ring);
     drop(buffers);
+}
+
+#[test]
+fn a_ring_refuses_what_a_datapath_never_does() {
+    let Ok(mut ring) = ring::Ring::open(8, true) else {
+        eprintln!("SKIPPED: no io_uring");
+        return;
+    };
+    if !ring.enable(false).unwrap() {
+        eprintln!("SKIPPED: rings cannot be restricted (Linux 5.10)");
+        return;
+    }
+    let stats = &mut Stats::default();
+    let token = token::Token::Read {
+        port: 0,
+        generation: 0,
+        part: 0,
+    };
+    let open = io_uring::opcode::OpenAt::new(io_uring::types::Fd(libc::AT_FDCWD), c"/".as_ptr());
+    // SAFETY: the path is static.
+    unsafe { ring.push(open.build(), token, stats) };
+    ring.enter(1, Some(DEADLINE), stats).unwrap();
+    assert_eq!(ring.reap(1), 1);
+    assert_eq!(ring.completion(0).result, -libc::EACCES);
+}
+
+#[test]
+fn an_idle_datapath_does_not_spin() {
+    each_tier(|datapath, log| {
+        let (a, b) = loopback_pair(true);
+        let wake = Wake::new().unwrap();
+        datapath.add_socket(1, &a, true).unwrap();
+        datapath.add_listener(2, &b).unwrap();
+        datapath.add_wake(&wake).unwrap();
+        // Something happens once, so that reads are armed for the second time.
+        wake.signal();
+        b.send(b"once").unwrap();
+        turn_until(datapath, log, |log| {
+            log.wakes == 1 && !log.datagrams.is_empty()
+        });
+        settle(datapath, log);
+        let (clock, before) = (Clock::start(), datapath.stats().cqes);
+        for _ in 0..5 {
+            datapath.turn(Some(Duration::from_millis(20)), log).unwrap();
+        }
+        assert_eq!(datapath.stats().cqes, before, "{}", datapath.description());
+        // One wait may be cut short by a ring that was closed before.
+        assert!(clock.now() >= Instant::from_millis(75), "{:?}", clock.now());
+    });
 }

@@ -32,7 +32,7 @@ const DATAGRAMS_BYTES: usize = 65_536;
 /// Room for one frame of 10 + 65 535 bytes, in whole pages.
 const FRAME_BYTES: usize = super::SLOT_BYTES;
 /// Provided buffers: two turns of 32 reads, which is what one multishot wake-up takes at most
-/// (MULTISHOT_MAX_RETRY). Untouched pages cost nothing.
+/// (MULTISHOT_MAX_RETRY).
 const DATAGRAMS_BUFFERS: u16 = 64;
 const FRAME_BUFFERS: u16 = 32;
 const DATAGRAMS_GROUP: u16 = 0;
@@ -55,6 +55,8 @@ pub(super) struct UringPath {
     fixed_slots: u16,
     /// Memory that may still be registered; 0 when buffers cannot be.
     lockable: usize,
+    /// Whether the ring is fenced in, see [`Ring::enable`].
+    restricted: bool,
     /// Reads and polls to arm at the start of the next turn.
     due: Vec<Token>,
     /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
@@ -99,12 +101,14 @@ impl UringPath {
             DATAGRAMS_BYTES,
         )?;
         let frames = group(read_multi, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
+        let restricted = ring.enable(read_multi).map_err(fail("enabling"))?;
         Ok(Self {
             ring,
             datagrams,
             frames,
             fixed_slots,
             lockable,
+            restricted,
             due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
             oversize: Vec::with_capacity(shared.slots.count()),
             in_flight: 0,
@@ -115,11 +119,16 @@ impl UringPath {
     pub(super) fn description(&self, slots: usize) -> String {
         let how = |multi| if multi { "multishot" } else { "one-shot" };
         format!(
-            "UDP {}, TUN {}, {} of {slots} send slots registered, {}",
+            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}",
             how(self.datagrams.is_some()),
             how(self.frames.is_some()),
             self.fixed_slots,
             self.ring.mode(),
+            if self.restricted {
+                "restricted"
+            } else {
+                "unrestricted"
+            },
         )
     }
 
@@ -204,7 +213,7 @@ impl UringPath {
             }
         }
         // Submitted now, so that sends queued before still find the descriptor in the table.
-        let _ = self.ring.enter(0, None, &mut shared.stats);
+        let _ = self.ring.flush(&mut shared.stats);
         let _ = self.ring.set_file(index, -1);
         self.forget_if_idle(shared, index);
     }
@@ -218,11 +227,14 @@ impl UringPath {
     ) -> Result<(), DatapathError> {
         self.send_oversize(shared, handler);
         self.arm_due(shared);
+        if self.ring.is_backed_up() {
+            self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
+        }
         let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
         let want = u32::from(wait);
         self.ring
             .enter(want, timeout.filter(|_| wait), &mut shared.stats)
-            .map_err(|error| DatapathError::Ring("waiting", error))?;
+            .map_err(waiting_failed)?;
         let mut left = self.ring.ready();
         shared.stats.cqes += left as u64;
         shared.stats.batch_max = shared.stats.batch_max.max(left as u64);
@@ -369,6 +381,10 @@ impl UringPath {
     pub(super) const fn is_idle(&self) -> bool {
         self.in_flight == 0
     }
+}
+
+fn waiting_failed(error: std::io::Error) -> DatapathError {
+    DatapathError::Ring("waiting", error)
 }
 
 /// Registers as many send slots as locked memory allows, from the first; returns how many.
