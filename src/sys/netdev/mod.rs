@@ -11,6 +11,7 @@ mod ethtool;
 mod link;
 mod netlink;
 mod route;
+mod rule;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,8 @@ use std::str::FromStr;
 pub use address::Address;
 pub use ethtool::Feature;
 pub use link::Interface;
-pub use route::{Route, Rule, TABLE_MAIN};
+pub use route::{Route, TABLE_MAIN};
+pub use rule::Rule;
 
 use netlink::{Message, Socket};
 
