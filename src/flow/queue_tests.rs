@@ -153,6 +153,33 @@ fn a_lone_superframe_is_never_a_standing_queue() {
     }
 }
 
+#[test]
+fn a_rest_of_less_than_a_quantum_is_no_standing_queue() {
+    let mut q = queue();
+    assert_eq!(q.enqueue(1, 500, 0, ms(0)), None);
+    for i in 0..100 {
+        assert_eq!(q.enqueue(1, 500, 0, ms(20 * i)), None);
+        assert_eq!(q.dequeue(ms(20 * i + 19)).unwrap().verdict, Verdict::Pass);
+    }
+}
+
+#[test]
+fn flows_that_keep_coming_back_as_new_do_not_starve_an_old_one() {
+    let mut q = queue();
+    for i in 0..100 {
+        assert_eq!(q.enqueue(1, 1500, i, ms(0)), None);
+    }
+    for _ in 0..2 {
+        q.dequeue(ms(0)).unwrap();
+    }
+    let mut served = 0;
+    for i in 0..1000 {
+        assert_eq!(q.enqueue(2 + i % 2, 1500, 0, ms(i)), None);
+        served += u32::from(q.dequeue(ms(i)).unwrap().hash == 1);
+    }
+    assert_eq!(served, 98, "all of its rest");
+}
+
 /// Packets of 1500 bytes arrive at twice the rate at which they leave, for one second; the flow never slows down.
 fn overload(q: &mut FlowQueue<u32>, drop: bool) -> Vec<(u64, Duration, bool)> {
     let mut signals = Vec::new();
