@@ -112,7 +112,9 @@ impl DropCounters {
 
     /// All reasons with their counters.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.iter().map(|&reason| (reason, self.get(reason)))
+        DropReason::ALL
+            .iter()
+            .map(|&reason| (reason, self.get(reason)))
     }
 
     /// Adds another set, counter by counter.

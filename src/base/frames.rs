@@ -40,7 +40,9 @@ pub struct FrameStore {
 
 impl Default for FrameStore {
     fn default() -> Self {
-        Self { pools: CLASSES.map(|(bytes, count)| Pool::new(bytes, count)) }
+        Self {
+            pools: CLASSES.map(|(bytes, count)| Pool::new(bytes, count)),
+        }
     }
 }
 
@@ -53,7 +55,11 @@ impl FrameStore {
             if pool.slot_bytes() >= bytes
                 && let Some(slot) = pool.take()
             {
-                return Some(Frame { class, slot, bytes: length });
+                return Some(Frame {
+                    class,
+                    slot,
+                    bytes: length,
+                });
             }
         }
         None

@@ -53,7 +53,10 @@ impl Pool {
 
     /// Gives a slot back.
     pub fn give(&mut self, slot: Slot) {
-        debug_assert!(!self.free.contains(&slot.0) || cfg!(not(test)), "slot given back twice");
+        debug_assert!(
+            !self.free.contains(&slot.0) || cfg!(not(test)),
+            "slot given back twice"
+        );
         self.free.push(slot.0);
     }
 

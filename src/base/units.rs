@@ -43,7 +43,11 @@ impl Rate {
     }
 
     /// This rate times `factor`; a negative or NaN factor gives zero.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
     pub fn mul_f64(self, factor: f64) -> Self {
         Self((self.0 as f64 * factor) as u64) // float-to-int casts saturate
     }
@@ -86,7 +90,10 @@ mod tests {
         let rate = Rate::from_mbps(8);
         assert_eq!(rate.time_for(1_000_000), Duration::from_secs(1));
         assert_eq!(rate.bytes_in(Duration::from_secs(1)), 1_000_000);
-        assert_eq!(Rate::from_bytes_over(1_000_000, Duration::from_secs(1)), rate);
+        assert_eq!(
+            Rate::from_bytes_over(1_000_000, Duration::from_secs(1)),
+            rate
+        );
         assert_eq!(Rate::ZERO.time_for(1), Duration::from_secs(3600));
     }
 }

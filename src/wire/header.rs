@@ -59,7 +59,10 @@ impl Kind {
 /// # Panics
 /// If the datagram is shorter than 2 or longer than [`DATAGRAM_BYTES_MAX`] bytes; sizes are ours.
 pub fn emit_start(datagram: &mut [u8], kind: Kind) {
-    assert!(datagram.len() <= DATAGRAM_BYTES_MAX, "a datagram's length must fit 14 bits");
+    assert!(
+        datagram.len() <= DATAGRAM_BYTES_MAX,
+        "a datagram's length must fit 14 bits"
+    );
     #[allow(clippy::cast_possible_truncation)] // asserted above
     let word = datagram.len() as u16 | (kind as u16) << 14;
     datagram[..2].copy_from_slice(&word.to_le_bytes());
@@ -124,7 +127,10 @@ mod tests {
 
     #[test]
     fn golden_data_header_both_ways() {
-        let header = DataHeader { receiver_index: 0x0403_0201, packet_number: 0x0a0b_0c0d_0e0f };
+        let header = DataHeader {
+            receiver_index: 0x0403_0201,
+            packet_number: 0x0a0b_0c0d_0e0f,
+        };
         let mut datagram = [0_u8; 40];
         header.emit(&mut datagram);
         let golden = [0x28, 0xc0, 0x0b, 0x0a, 1, 2, 3, 4, 0x0f, 0x0e, 0x0d, 0x0c];

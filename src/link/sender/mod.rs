@@ -25,6 +25,7 @@ use super::history::History;
 use super::loss::Loss;
 use super::owd::Owd;
 use super::rate_control::Delivery;
+use super::receiver::low_micros;
 use super::report::{Report, SEEN_NUMBERS, SEEN_WORDS, set_bits, shift};
 use super::rtt::{RTT_INITIAL, Rtt};
 use super::sent::{Entry, Fate, SentLog};
@@ -176,7 +177,7 @@ impl<T: Copy> Sender<T> {
         if newest {
             self.sample_rtt(report, now);
             self.sample_owd(report, now);
-            delivery = self.delivery(report);
+            delivery = Some(self.delivery(report, now));
         }
         if acked > 0 {
             self.liveness.on_ack(acked, youngest, now);
@@ -392,23 +393,32 @@ impl<T: Copy> Sender<T> {
         self.delay_history.refresh(now);
     }
 
-    fn delivery(&self, report: &Report) -> Option<Delivery> {
-        let sent_at = self.log.get(report.largest)?.sent_at;
+    /// When the largest number of a report was sent. The log knows best; the peer's echo serves when the queues
+    /// on the way are so long that the entry is gone.
+    fn sent_at(&self, report: &Report, now: Instant) -> Instant {
+        let echoed = low_micros(now).wrapping_sub(report.largest_sent_us);
+        self.log
+            .get(report.largest)
+            .map_or(now - Duration::from_micros(u64::from(echoed)), |entry| {
+                entry.sent_at
+            })
+    }
+
+    fn delivery(&self, report: &Report, now: Instant) -> Delivery {
         let (queue_min, queue_p50) = self.owd.queue();
-        let delay = self.delay_history.snapshot();
-        Some(Delivery {
-            sent_at,
+        Delivery {
+            sent_at: self.sent_at(report, now),
             received_us: report.received_us,
             number: report.largest,
             packets: report.packets,
             bytes: report.bytes,
             owd_min_us: report.owd_min_us,
             owd_max_us: report.owd_max_us,
+            queue_last: self.owd.queue_last(),
             queue_min,
             queue_p50,
-            jitter: delay.p95.saturating_sub(delay.p50),
             rtt: self.srtt(),
-        })
+        }
     }
 
     /// After this long in flight a datagram is lost if a later one was acknowledged.
