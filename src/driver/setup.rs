@@ -145,11 +145,20 @@ fn listeners(config: &Config) -> Result<Vec<UdpSocket>, RunError> {
         })?;
         let what = "asking for local addresses";
         let system = |source| RunError::System { what, source };
-        socket.set_local_address_wanted(config.server_ip.is_ipv6()).map_err(system)?;
+        socket
+            .set_local_address_wanted(config.server_ip.is_ipv6())
+            .map_err(system)?;
         Ok(socket)
     };
-    let sockets = config.links.server_ports().map(open).collect::<Result<Vec<_>, _>>()?;
-    let (first, last) = (config.links.start_port, config.links.start_port + config.links.ports - 1);
+    let sockets = config
+        .links
+        .server_ports()
+        .map(open)
+        .collect::<Result<Vec<_>, _>>()?;
+    let (first, last) = (
+        config.links.start_port,
+        config.links.start_port + config.links.ports - 1,
+    );
     tracing::info!(address = %config.server_ip, first, last, "listening");
     Ok(sockets)
 }

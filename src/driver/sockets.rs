@@ -115,7 +115,11 @@ impl Sockets {
         };
         let refused = bytes
             .chunks(usize::from(transmit.segment).max(1))
-            .filter(|datagram| listener.send_from(datagram, origin.address, origin.local).is_err())
+            .filter(|datagram| {
+                listener
+                    .send_from(datagram, origin.address, origin.local)
+                    .is_err()
+            })
             .count();
         refused as u64
     }
@@ -126,11 +130,14 @@ impl Sockets {
         let listener = self.listeners.get(usize::from(port))?;
         // An error is an earlier ICMP message about somebody else's datagram.
         let (bytes, address, local) = listener.receive_local(&mut self.buffer).ok()?;
-        Some((&mut self.buffer[..bytes], Origin {
+        Some((
+            &mut self.buffer[..bytes],
+            Origin {
                 port,
                 address,
                 local,
-            }))
+            },
+        ))
     }
 
     /// Where the datagrams of a connected socket come from.

@@ -107,6 +107,11 @@ impl Receiver {
         self.history.record(self.owd.above_base(value), now);
     }
 
+    /// When a report is due; `None` without news.
+    pub fn report_at(&self) -> Option<Instant> {
+        (self.unreported > 0).then_some(self.due_at)
+    }
+
     /// Whether a report should leave now.
     pub fn report_due(&self, now: Instant) -> bool {
         self.unreported > 0 && (now >= self.due_at || self.unreported >= self.config.report_packets)

@@ -11,8 +11,8 @@
 pub mod arena;
 pub mod clock;
 pub mod datapath;
-pub mod namespace;
 pub mod listen;
+pub mod namespace;
 pub mod netdev;
 pub mod signal;
 pub mod tun;

@@ -189,6 +189,12 @@ impl RateControl {
         }
     }
 
+    /// Changes the ceiling of a running control.
+    pub fn set_ceiling(&mut self, ceiling: Option<Rate>) {
+        self.ceiling = ceiling.map_or(f64::INFINITY, bits).max(CAPACITY_MIN);
+        self.set_capacity(self.capacity);
+    }
+
     /// Whether data waits for this WAN's pacer.
     pub const fn set_backlogged(&mut self, backlogged: bool, _now: Instant) {
         self.backlogged = backlogged;

@@ -11,6 +11,11 @@ use crate::link::rtt::RTT_INITIAL;
 use crate::link::state::{Cause, State};
 
 impl<T: Copy> Sender<T> {
+    /// Changes the heartbeat of the idle link.
+    pub const fn set_heartbeat(&mut self, interval: Duration) {
+        self.config.heartbeat_interval = interval;
+    }
+
     /// Whether a heartbeat should leave now.
     pub fn wants_heartbeat(&self, now: Instant) -> bool {
         now >= self.heartbeat_at(now)
