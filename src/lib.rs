@@ -20,7 +20,11 @@ pub mod session;
 pub mod endpoint;
 
 pub mod config;
+pub mod logging;
 pub mod sim;
+pub mod status;
 pub mod sys;
 
 pub mod driver;
+
+pub mod cli;

@@ -40,7 +40,7 @@ pub use values::{
 };
 
 /// Where a configuration is looked for when none is named, in this order.
-pub const SEARCH_PATHS: [&str; 2] = ["./config.toml", "/etc/chainlightning/config.toml"];
+pub const SEARCH_PATHS: [&str; 2] = ["config.toml", "/etc/chainlightning/config.toml"];
 
 /// A configuration and what to tell the operator about it.
 #[derive(Debug)]

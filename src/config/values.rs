@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
+
 use crate::base::{LinkId, Rate, WanId};
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 
@@ -136,6 +138,20 @@ named_enum! {
         Debug = "debug",
         /// Single packets; costs throughput.
         Trace = "trace",
+    }
+}
+
+impl LogLevel {
+    /// As the log takes it.
+    pub const fn filter(self) -> LevelFilter {
+        match self {
+            Self::Off => LevelFilter::OFF,
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        }
     }
 }
 

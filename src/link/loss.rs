@@ -54,7 +54,7 @@ impl Loss {
     /// Takes the fate of the next packet number. `congested`: the queue stood high when it was lost.
     pub fn on_packet(&mut self, lost: bool, congested: bool, now: Instant) {
         let share = now.since(self.updated).as_secs_f64() / SPAN.as_secs_f64();
-        let gain = share.min(1.0).max(1.0 / PACKETS);
+        let gain = share.clamp(1.0 / PACKETS, 1.0);
         self.updated = now;
         self.resolved += 1;
         let (random, congestion) = if congested { (0.0, 1.0) } else { (1.0, 0.0) };

@@ -108,6 +108,16 @@ impl Owd {
         (self.above_base(least), self.above_base(*median))
     }
 
+    /// Queue of the latest sample.
+    pub fn queue_last(&self) -> Duration {
+        let newest = self.ring[(self.next + QUEUE_SAMPLES - 1) % QUEUE_SAMPLES];
+        if newest.used {
+            self.above_base(newest.least)
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Forgets queue and base; the next sample is the new base. Continuity stays.
     pub fn rebase(&mut self) {
         self.base = WindowedMin::default();

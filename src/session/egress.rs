@@ -93,6 +93,8 @@ pub struct Egress {
 /// What was committed so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SymbolCounts {
+    /// Groups opened.
+    pub groups: u64,
     /// Source symbols.
     pub source: u64,
     /// Repair symbols.
@@ -336,6 +338,7 @@ impl Session {
         };
         if self.egress.open[class as usize].is_empty() {
             let id = self.egress.store.open_group(now);
+            self.egress.counts.groups += 1;
             self.egress.open[class as usize].start(id);
             self.egress.planned[class as usize] = self.planned_repairs();
         }

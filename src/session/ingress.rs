@@ -25,7 +25,7 @@ use crate::stream::segment;
 use crate::wire::header::DataHeader;
 use crate::wire::message::{self, LinkOpen, Message};
 use crate::wire::piece::{Piece, pieces};
-use crate::wire::virtio::VIRTIO_BYTES;
+use crate::wire::virtio::{VIRTIO_BYTES, VirtioHeader};
 
 /// Symbols the decoder may keep: 16 MiB at 1 KiB each, 80 ms at 2 Gbit/s.
 const DECODER_SYMBOLS: u32 = 16_384;
@@ -226,6 +226,7 @@ impl Session {
                     let out = self.ingress.frames.bytes_mut(&frame);
                     virtio.emit(out);
                     out[VIRTIO_BYTES..].copy_from_slice(packet);
+                    // Refused headers still take their place in the lane, or their hole would be waited for.
                     self.insert(lane, seq, Item::Whole(frame), now);
                 }
                 Piece::Fragment {
@@ -298,24 +299,36 @@ impl Session {
     /// Copies the next frame for the TUN to `out` and returns its length. `None` = nothing is ready.
     pub fn poll_frame(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
         loop {
-            if let Some(frame) = self.ingress.rescued.pop_front() {
-                return Some(self.hand_out(frame, out));
-            }
-            let released = self.ingress.reorder.poll(now)?;
-            match released.item {
-                Item::Whole(frame) => return Some(self.hand_out(frame, out)),
-                Item::Partial(id) => self.rescue(id),
+            let frame = match self.ingress.rescued.pop_front() {
+                Some(frame) => frame,
+                None => match self.ingress.reorder.poll(now)?.item {
+                    Item::Whole(frame) => frame,
+                    Item::Partial(id) => {
+                        self.rescue(id);
+                        continue;
+                    }
+                },
+            };
+            if let Some(bytes) = self.hand_out(frame, out) {
+                return Some(bytes);
             }
         }
     }
 
-    fn hand_out(&mut self, frame: Frame, out: &mut [u8]) -> usize {
+    /// Copies a frame out; `None` when its virtio header would deceive the kernel.
+    fn hand_out(&mut self, frame: Frame, out: &mut [u8]) -> Option<usize> {
         let bytes = frame.len();
         out[..bytes].copy_from_slice(self.ingress.frames.bytes(&frame));
         self.ingress.frames.give(frame);
+        let valid =
+            VirtioHeader::split(&out[..bytes]).and_then(|(virtio, packet)| virtio.validate(packet));
+        if let Err(reason) = valid {
+            self.drops.count(reason);
+            return None;
+        }
         self.ingress.delivered.0 += 1;
         self.ingress.delivered.1 += bytes as u64 - VIRTIO_BYTES as u64;
-        bytes
+        Some(bytes)
     }
 
     /// Saves the complete segments of a superframe that will not become whole.

@@ -164,7 +164,7 @@ impl Session {
         let wans = parameters
             .wans
             .iter()
-            .map(|wan| Wan::new(wan.clone(), &mut rng, now))
+            .map(|wan| Wan::new(wan.clone(), links.len(), &mut rng, now))
             .collect();
         Self {
             initiator: parameters.initiator,
@@ -226,7 +226,7 @@ impl Session {
     /// Changes what is known of a WAN (client, on reload).
     pub fn set_wan(&mut self, wan: &WanConfig, now: Instant) {
         if let Some(known) = self.wans.get_mut(wan.id.index()) {
-            known.rate.set_ceiling(wan.rate_to_peer, now);
+            known.rate.set_ceiling(wan.rate_to_peer);
             known.config = wan.clone();
             for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
                 link.opening = Opening::Asking(now); // tells the peer

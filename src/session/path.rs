@@ -11,7 +11,7 @@
 //! Until the answer a candidate gets at most three times the bytes that came from it, and no tunnel data; a
 //! validated path stays in use meanwhile (RFC 9000 sections 8.1, 8.2 and 9.3).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::{Instant, Rng};
@@ -30,6 +30,8 @@ pub struct Origin {
     pub port: u16,
     /// The peer's address.
     pub address: SocketAddr,
+    /// Our address that the peer sends to; `None` = whatever the routing table gives.
+    pub local: Option<IpAddr>,
 }
 
 /// Path state of one link.
@@ -157,6 +159,7 @@ mod tests {
         Some(Origin {
             port: 0,
             address: SocketAddr::from(([192, 0, 2, 1], port)),
+            local: None,
         })
     }
 

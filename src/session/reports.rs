@@ -150,13 +150,7 @@ impl Session {
         let wan = link.wan;
         self.apply_outcomes(message.link);
         if let Some(delivery) = delivery {
-            let slot = self
-                .links
-                .iter()
-                .take(message.link.index())
-                .filter(|link| link.wan == wan)
-                .count();
-            self.wans[wan.index()].on_delivery(slot, &delivery, now);
+            self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);
         }
     }
 }

@@ -20,6 +20,10 @@ pub struct SessionStats {
     pub symbols: SymbolCounts,
     /// Groups and symbols received.
     pub decoder: DecoderCounters,
+    /// Items in the reorder buffer.
+    pub reorder_depth: u64,
+    /// Repair symbols that a full group gets at present.
+    pub repair_count: usize,
     /// Reorder buffer.
     pub reorder: reorder::Counters,
     /// How long a hole is waited for.
@@ -43,6 +47,8 @@ pub struct SessionStats {
 pub struct LinkStats {
     /// Number.
     pub id: LinkId,
+    /// Its WAN.
+    pub wan_id: crate::base::WanId,
     /// Name of its WAN.
     pub wan: String,
     /// Peer's address, where known.
@@ -102,6 +108,8 @@ impl Session {
             links,
             symbols: self.egress.counts,
             decoder: self.ingress.decoder.counters(),
+            reorder_depth: self.ingress.reorder.len() as u64,
+            repair_count: self.planned_repairs(),
             reorder: self.ingress.reorder.counters().clone(),
             hold: self.hold,
             delivered: self.ingress.delivered,
@@ -124,6 +132,7 @@ impl Session {
         let delay_in = *link.receiver.delay(now);
         LinkStats {
             id: link.id,
+            wan_id: link.wan,
             wan: wan.config.name.clone(),
             remote: link.path.origin().map(|origin| origin.address),
             open: link.is_open(),

@@ -25,10 +25,18 @@ pub struct Wan {
 
 impl Wan {
     /// A WAN with nothing known but its configuration.
-    pub fn new(config: WanConfig, rng: &mut Rng, now: Instant) -> Self {
+    pub fn new(config: WanConfig, links: usize, rng: &mut Rng, now: Instant) -> Self {
         let ceiling = config.rate_to_peer;
         let start = ceiling.map_or(RATE_START, |rate| rate.min(RATE_START));
-        let rate = RateControl::new(RateConfig { ceiling, start }, Rng::new(rng.next_u64()), now);
+        let rate = RateControl::new(
+            RateConfig {
+                ceiling,
+                start,
+                links,
+            },
+            Rng::new(rng.next_u64()),
+            now,
+        );
         let pacer = Pacer::new(rate.pacing_rate(), now);
         Self {
             config,
@@ -47,7 +55,7 @@ impl Wan {
         // What the client calls "to me" is our sending direction.
         self.config.rate_to_peer = rate(open.rate_to_sender_kbit);
         self.config.rate_to_us = rate(open.rate_to_peer_kbit);
-        self.rate.set_ceiling(self.config.rate_to_peer, now);
+        self.rate.set_ceiling(self.config.rate_to_peer);
         self.pacer.set_rate(self.rate.pacing_rate(), now);
     }
 

@@ -53,7 +53,7 @@ pub fn rescue(
 ) -> usize {
     let mut stretches = coverage.stretches().peekable();
     // Nothing may be read before it is known to have arrived.
-    let Some(start) = stretches.peek() else {
+    let Some(start) = stretches.peek().filter(|s| s.start == 0) else {
         return 0;
     };
     let Some(layout) = Layout::of_prefix(frame, start.end) else {

@@ -282,3 +282,7 @@ fn earliest(
 const fn positive(weight: f64) -> f64 {
     weight.max(1.0)
 }
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

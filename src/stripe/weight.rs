@@ -171,3 +171,105 @@ fn weighted_median_latency(links: &[Figures], out: &[Assessment], total: u64) ->
         .min()
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn link(mbps: u64, p50: u64, p95: u64, loss: f64) -> Figures {
+        Figures {
+            capacity: Rate::from_mbps(mbps),
+            delay_p50: ms(p50),
+            delay_p95: ms(p95),
+            delay_base: ms(10),
+            loss,
+        }
+    }
+
+    fn assessed(links: &[Figures], load: f64) -> Vec<Assessment> {
+        let mut out = vec![Assessment::default(); links.len()];
+        assess(links, Exponents::default(), load, &mut out);
+        out
+    }
+
+    #[test]
+    fn figures_follow_the_formulas() {
+        let links = [
+            link(100, 0, 0, 0.0),
+            link(50, 10, 14, 0.0),
+            link(20, 20, 20, 0.025),
+        ];
+        let out = assessed(&links, 0.0);
+        assert_eq!(
+            out.iter().map(|a| a.delay).collect::<Vec<_>>(),
+            [ms(0), ms(12), ms(20)]
+        );
+        let backlogs: Vec<_> = out.iter().map(|a| a.backlog_max).collect();
+        assert_eq!(backlogs, [ms(22), ms(10), ms(2)]);
+        let qualities = [
+            1.0,
+            (10.0_f64 / 22.0).powf(0.7),
+            (1.0_f64 / 3.0).powf(0.7) * 0.5_f64.powf(0.3),
+        ];
+        for (a, expected) in out.iter().zip(qualities) {
+            assert!(
+                (a.quality - expected).abs() < 1e-3,
+                "{} {expected}",
+                a.quality
+            );
+        }
+        assert!((out[1].weight - 50e6 * out[1].quality).abs() < 1.0);
+    }
+
+    #[test]
+    fn at_full_load_the_weight_is_the_capacity() {
+        let out = assessed(&[link(100, 0, 0, 0.0), link(20, 30, 90, 0.04)], 1.0);
+        assert!((out[0].weight - 100e6).abs() < 1.0 && (out[1].weight - 20e6).abs() < 1.0);
+    }
+
+    #[test]
+    fn quality_stays_in_its_range_for_any_input() {
+        for loss in [-1.0, 0.0, 0.05, 0.2, 1.0, f64::NAN, f64::INFINITY] {
+            for latency in [
+                Duration::ZERO,
+                ms(1),
+                Duration::from_secs(100),
+                Duration::MAX,
+            ] {
+                let q = quality(latency, ms(5), loss, Exponents::default());
+                assert!((QUALITY_MIN..=1.0).contains(&q), "{loss} {latency:?} {q}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_and_very_slow_link_does_not_set_the_pace_of_the_others() {
+        let mut links = [
+            link(100, 0, 0, 0.0),
+            link(50, 5, 5, 0.0),
+            link(3, 300, 300, 0.0),
+        ];
+        let out = assessed(&links, 0.5);
+        assert_eq!(
+            out.iter().map(|a| a.outlier).collect::<Vec<_>>(),
+            [false, false, true]
+        );
+        assert_eq!(out[0].backlog_max, ms(7));
+        // The same delay on a link worth having.
+        links[2].capacity = Rate::from_mbps(20);
+        let out = assessed(&links, 0.5);
+        assert!(!out[2].outlier);
+        assert_eq!(out[0].backlog_max, ms(302));
+    }
+
+    #[test]
+    fn no_links_and_dead_links_are_no_problem() {
+        assess(&[], Exponents::default(), 0.5, &mut []);
+        let out = assessed(&[link(0, 0, 0, 1.0), link(0, 0, 0, 1.0)], 0.5);
+        assert!(out.iter().all(|a| a.quality > 0.0 && !a.outlier));
+    }
+}

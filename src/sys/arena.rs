@@ -13,6 +13,8 @@ use std::ptr::NonNull;
 pub struct Arena {
     base: NonNull<u8>,
     bytes: usize,
+    /// Stays mapped for ever; see [`Arena::leak`].
+    leaked: bool,
 }
 
 /// Page size assumed for rounding: the smallest of the architectures we know, so never too coarse for the
@@ -50,7 +52,11 @@ impl Arena {
             // SAFETY: the range is exactly the mapping made above; none of these advices changes its content.
             let _ = unsafe { libc::madvise(address, bytes, advice) };
         }
-        Ok(Self { base, bytes })
+        Ok(Self {
+            base,
+            bytes,
+            leaked: false,
+        })
     }
 
     /// Length in bytes, whole pages.
@@ -101,6 +107,11 @@ impl Arena {
         unsafe { std::slice::from_raw_parts_mut(start, bytes) }
     }
 
+    /// Never unmaps this memory: the kernel may still write to it.
+    pub const fn leak(&mut self) {
+        self.leaked = true;
+    }
+
     /// As the kernel wants it for registration.
     pub fn iovec(&self, bytes: usize) -> libc::iovec {
         libc::iovec {
@@ -112,6 +123,9 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
         // SAFETY: base and length are those of the mapping made in `new`, which nobody else unmaps.
         let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }

@@ -11,8 +11,10 @@
 pub mod arena;
 pub mod clock;
 pub mod datapath;
+pub mod listen;
 pub mod namespace;
 pub mod netdev;
+pub mod signal;
 pub mod tun;
 pub mod udp;
 pub mod wake;
@@ -24,6 +26,9 @@ mod testing;
 
 pub use clock::Clock;
 pub use datapath::{Datapath, DatapathError, Handler, SendSlot, Tier};
+pub use namespace::Namespace;
+pub use netdev::{Netdev, NetdevError};
+pub use signal::{Signal, Signals};
 pub use tun::{Tun, TunConfig, TunError};
 pub use udp::{UdpConfig, UdpError, UdpSocket};
 pub use wake::Wake;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::tun::{Tun, TunConfig, TunError};
 use super::udp::{UdpConfig, UdpSocket};
 
 /// No condition of a test takes longer than this, on a machine shared with much else.
@@ -24,6 +25,20 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     });
     if let Err(panic) = thread.join() {
         resume_unwind(panic);
+    }
+}
+
+/// A TUN device, or `None` with a loud word when that is not permitted.
+pub(super) fn tun(name: &str, config: TunConfig) -> Option<Tun> {
+    match Tun::create(name, config) {
+        Ok(tun) => Some(tun),
+        Err(TunError::Open(source) | TunError::Attach { source, .. })
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            eprintln!("SKIPPED: cannot make TUN device {name}: {source}");
+            None
+        }
+        Err(error) => panic!("{error}: {error:?}"),
     }
 }
 

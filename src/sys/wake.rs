@@ -19,9 +19,8 @@ impl Wake {
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         super::option::check(fd)?;
         // SAFETY: `fd` was just opened by us and nobody else owns it.
-        Ok(Self {
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
     }
 
     /// A second handle to the same eventfd, for another thread.

@@ -98,12 +98,9 @@ fn any_k_symbols_of_mixed_groups_deliver_each_body_once() {
         for (g, group) in groups.iter().enumerate() {
             let k = group.bodies.len();
             let enough = distinct[g].len() >= k;
-            for i in 0..k {
+            for (i, count) in delivered[g].iter().enumerate() {
                 let expected = u32::from(enough || distinct[g].contains(&i));
-                assert_eq!(
-                    delivered[g][i], expected,
-                    "round {round}, group {g}, source {i}"
-                );
+                assert_eq!(*count, expected, "round {round}, group {g}, source {i}");
             }
         }
     }
@@ -127,6 +124,96 @@ fn a_complete_group_needs_no_repair_and_holds_nothing() {
         group.feed(&mut decoder, 0),
         Err(DropReason::DuplicateSymbol)
     );
+}
+
+#[test]
+fn what_was_delivered_but_not_kept_is_not_delivered_again() {
+    let mut decoder = Decoder::new(BODY_MAX, 100);
+    let group = sent(&mut Rng::new(3), &mut Codec::new(), 0, 3, 3);
+    for index in 0..2 {
+        let body = &group.bodies[usize::from(index)];
+        decoder
+            .on_source(group.id, index, body, index == 0, NOW)
+            .unwrap();
+    }
+    group.feed(&mut decoder, 3).unwrap();
+    assert_eq!(
+        decoder.poll_recovered(),
+        None,
+        "one kept and one repair symbol do not make three"
+    );
+    group.feed(&mut decoder, 4).unwrap();
+    let missing = Recovered {
+        group: group.id,
+        index: 2,
+        body: &group.bodies[2],
+    };
+    assert_eq!(decoder.poll_recovered(), Some(missing));
+    assert_eq!(decoder.poll_recovered(), None);
+    assert_eq!(decoder.counters().recovered_symbols, 1);
+}
+
+#[test]
+fn expiry_gives_up_what_is_old_and_waits_for_what_is_not() {
+    let mut decoder = Decoder::new(BODY_MAX, 100);
+    let (mut rng, mut codec) = (Rng::new(6), Codec::new());
+    let groups: Vec<Sent> = (0..5)
+        .map(|i| sent(&mut rng, &mut codec, i, 3, 1))
+        .collect();
+    let source = |decoder: &mut Decoder, group: usize, index: u8, ms| {
+        let body = &groups[group].bodies[usize::from(index)];
+        decoder
+            .on_source(
+                groups[group].id,
+                index,
+                body,
+                true,
+                Instant::from_millis(ms),
+            )
+            .unwrap();
+    };
+    // Group 2 is not seen yet, group 1 complete, groups 0 and 3 of different age.
+    source(&mut decoder, 0, 1, 10);
+    (0..3).for_each(|i| source(&mut decoder, 1, i, 20));
+    assert_eq!(
+        groups[1].feed(&mut decoder, 3),
+        Err(DropReason::RepairUnused)
+    );
+    source(&mut decoder, 3, 0, 30);
+    decoder.expire(Instant::from_millis(10));
+    assert_eq!(decoder.symbols_held(), 2);
+    decoder.expire(Instant::from_millis(30));
+    assert_eq!(
+        (
+            decoder.symbols_held(),
+            decoder.counters().unrecoverable_symbols
+        ),
+        (1, 1)
+    );
+    // Group 2 was not passed: its symbols are kept and recover.
+    (0..2).for_each(|i| source(&mut decoder, 2, i, 40));
+    groups[2].feed(&mut decoder, 3).unwrap();
+    assert_eq!(decoder.poll_recovered().unwrap().index, 2);
+    // A later group that is too old takes it along; nothing of earlier groups is kept any more.
+    decoder.expire(Instant::from_millis(31));
+    assert_eq!(decoder.symbols_held(), 0);
+    source(&mut decoder, 0, 2, 50);
+    source(&mut decoder, 3, 1, 50);
+    assert_eq!(decoder.symbols_held(), 0);
+    assert_eq!(groups[3].feed(&mut decoder, 3), Err(DropReason::StaleGroup));
+    source(&mut decoder, 4, 0, 60);
+    assert_eq!(decoder.symbols_held(), 1);
+}
+
+#[test]
+fn a_group_that_expiry_passed_unseen_is_delivered_but_not_kept() {
+    let mut decoder = Decoder::new(BODY_MAX, 100);
+    decoder.on_source(GroupId(1), 0, &[1], true, NOW).unwrap();
+    decoder.expire(Instant::FAR);
+    decoder.on_source(GroupId(0), 0, &[1], true, NOW).unwrap();
+    assert_eq!(decoder.symbols_held(), 0);
+    let repair = decoder.on_repair(GroupId(0), 3, 1, 0, &[0; 4], NOW);
+    assert_eq!(repair, Err(DropReason::NoBuffer));
 }
 
 #[test]

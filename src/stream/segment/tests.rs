@@ -269,8 +269,12 @@ fn rescue_saves_every_complete_segment_and_nothing_else() {
         .take(2_000)
     {
         let frame = made.frame();
-        // Fragments of 90 bytes, some lost; what did not arrive is filled with nonsense.
-        let (mut coverage, mut broken) = (Coverage::default(), vec![0xee; frame.len()]);
+        // Fragments of 90 bytes, some lost. Where nothing arrived the slot still holds the headers of
+        // another frame of the flow, and a payload that must not be seen.
+        let (mut coverage, mut broken) = (Coverage::default(), frame.clone());
+        broken[10 + made.headers()..]
+            .iter_mut()
+            .for_each(|byte| *byte = !*byte);
         let loss = rng.unit() * 0.5;
         let mut arrived = vec![false; frame.len()];
         for start in (0..frame.len()).step_by(90) {

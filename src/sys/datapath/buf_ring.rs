@@ -85,6 +85,12 @@ impl BufRing {
         }
     }
 
+    /// See [`Arena::leak`].
+    pub(super) const fn leak(&mut self) {
+        self.entries.leak();
+        self.memory.leak();
+    }
+
     /// Gives a buffer back to the kernel.
     pub(super) fn recycle(&mut self, id: u16) {
         assert!(id <= self.mask, "no buffer {id}");

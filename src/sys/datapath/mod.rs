@@ -29,18 +29,18 @@ mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tier;
 mod token;
 mod uring;
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::str::FromStr;
 use std::time::Duration;
 
 pub use ports::KEYS_MAX;
 pub use slots::SendSlot;
 pub use stats::Stats;
+pub use tier::{Config, SLOT_BYTES, Tier};
 
 use super::udp::UdpSocket;
 use super::wake::Wake;
@@ -70,75 +70,6 @@ pub trait Handler {
 
     /// Somebody signalled a [`Wake`].
     fn on_wake(&mut self);
-}
-
-/// How the kernel is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// io_uring with multishot reads into provided buffers (Linux 6.0 for UDP, 6.7 for the TUN).
-    Multishot,
-    /// io_uring with a few outstanding reads into registered buffers for each descriptor (Linux 5.19).
-    OneShot,
-    /// Plain system calls, for hosts that refuse io_uring.
-    Epoll,
-}
-
-impl Tier {
-    /// All tiers, best first.
-    pub const ALL: [Self; 3] = [Self::Multishot, Self::OneShot, Self::Epoll];
-
-    /// The tier's name in configuration and status.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Multishot => "multishot",
-            Self::OneShot => "oneshot",
-            Self::Epoll => "epoll",
-        }
-    }
-}
-
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Tier {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|tier| tier.name() == text);
-        found.ok_or_else(|| format!("{text:?} is none of multishot, oneshot, epoll"))
-    }
-}
-
-/// Sizes of a datapath.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Use this tier or fail; `None` takes the best that works.
-    pub tier: Option<Tier>,
-    /// Runs and frames that may be on their way into the kernel at one time.
-    pub send_slots: u16,
-    /// Room in a slot; at least a whole frame ([`SLOT_BYTES`]).
-    pub slot_bytes: usize,
-    /// Most descriptors at one time: sockets, listeners, TUN queue, wakes.
-    pub ports_max: u16,
-}
-
-/// A slot holds the longest frame (10 + 65 535 bytes), in whole pages. Runs are shorter
-/// ([`super::udp::RUN_BYTES_MAX`]).
-pub const SLOT_BYTES: usize = 69_632;
-
-impl Default for Config {
-    fn default() -> Self {
-        // 64 slots are 4.25 MiB: with the receive buffers below the 8 MiB of locked memory that an
-        // unprivileged process may have, and 30 ms of 1 Gbit/s.
-        Self {
-            tier: None,
-            send_slots: 64,
-            slot_bytes: SLOT_BYTES,
-            ports_max: 1_024,
-        }
-    }
 }
 
 /// What went wrong with the datapath as a whole. A socket's error is an event of that socket instead.
@@ -185,6 +116,9 @@ pub struct Datapath {
     description: String,
 }
 
+/// How much later than asked the kernel may end this thread's waits.
+const TIMER_SLACK_NANOS: libc::c_ulong = 1_000;
+
 /// What both kinds of path work on.
 #[derive(Debug)]
 struct Shared {
@@ -206,6 +140,9 @@ impl Datapath {
     /// # Errors
     /// The forced tier does not work, or there is not even memory and epoll.
     pub fn open(config: Config) -> Result<Self, DatapathError> {
+        // Waits shall end when they should: the default slack of 50 us is as long as a short pacing gap.
+        // SAFETY: this option of prctl takes a number and no pointer.
+        let _ = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NANOS) };
         let slots = Slots::new(config.send_slots, config.slot_bytes.max(SLOT_BYTES))
             .map_err(DatapathError::Memory)?;
         let ports = Ports::new(config.ports_max);
@@ -412,8 +349,12 @@ impl Drop for Datapath {
             return;
         };
         path.drain(&mut self.shared);
-        // What the kernel would not give back must never be unmapped. Not seen in practice.
-        debug_assert!(path.is_idle(), "operations in flight after cancelling all");
+        if !path.is_idle() {
+            // What the kernel does not give back must stay mapped. Not seen in practice.
+            path.leak();
+            self.shared.slots.leak();
+            self.shared.ports.leak();
+        }
     }
 }
 

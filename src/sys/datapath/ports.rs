@@ -199,6 +199,15 @@ impl Ports {
         Some(port)
     }
 
+    /// See [`Arena::leak`].
+    pub(super) fn leak(&mut self) {
+        for port in self.ports.iter_mut().flatten() {
+            if let Some(buffers) = &mut port.buffers {
+                buffers.arena.leak();
+            }
+        }
+    }
+
     /// Sets UDP_SEGMENT of a socket; without success it is off.
     pub(super) fn set_segment(&mut self, key: u32, bytes: u16) -> bool {
         let Some(index) = self.by_key(key) else {

@@ -20,12 +20,12 @@ use super::{DatapathError, Path, Shared, Stats, Tier};
 use crate::sys::arena::Arena;
 
 /// What the kernel's io_uring can do beyond single reads and writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Abilities {
-    /// Multishot receive into provided buffers (Linux 6.0).
-    pub(super) receive: bool,
-    /// Multishot read into provided buffers (Linux 6.7).
-    pub(super) read: bool,
+    /// Multishot receive into provided buffers (Linux 6.0), or why not.
+    pub(super) receive: Result<(), String>,
+    /// Multishot read into provided buffers (Linux 6.7), or why not.
+    pub(super) read: Result<(), String>,
 }
 
 /// Opens the forced tier or the best one; returns it with a description for people.
@@ -52,25 +52,22 @@ pub(super) fn open_path(
 }
 
 fn open_uring(forced: Option<Tier>, shared: &mut Shared) -> Result<(Path, Tier, String), String> {
-    let mut abilities = probe()?;
-    match forced {
-        Some(Tier::OneShot) => {
-            abilities = Abilities {
-                receive: false,
-                read: false,
-            }
+    let Abilities { receive, read } = probe()?;
+    let (receive, read) = match forced {
+        Some(Tier::OneShot) => (false, false),
+        Some(Tier::Multishot) => {
+            receive.map_err(|e| format!("multishot receive: {e}"))?;
+            read.map_err(|e| format!("multishot read: {e}"))?;
+            (true, true)
         }
-        Some(Tier::Multishot) if !abilities.receive => {
-            return Err("the kernel has no multishot receive (Linux 6.0)".to_owned());
-        }
-        Some(Tier::Multishot) if !abilities.read => {
-            return Err("the kernel has no multishot read (Linux 6.7)".to_owned());
-        }
-        _ => {}
-    }
-    let ring = Ring::open(SQ_ENTRIES).map_err(|e| format!("io_uring_setup: {e}"))?;
-    let path = UringPath::open(ring, abilities, shared).map_err(|e| chain(&e))?;
-    let tier = if abilities.receive {
+        Some(Tier::Epoll) | None => (receive.is_ok(), read.is_ok()),
+    };
+    // A ring counts against the limit of locked memory; a small one may still fit.
+    let ring = Ring::open(SQ_ENTRIES, true)
+        .or_else(|_| Ring::open(SQ_ENTRIES / 8, true))
+        .map_err(|e| format!("io_uring_setup: {e}"))?;
+    let path = UringPath::open(ring, receive, read, shared).map_err(|e| chain(&e))?;
+    let tier = if receive {
         Tier::Multishot
     } else {
         Tier::OneShot
@@ -101,7 +98,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tries single and multishot operations. `Err` says why io_uring is no use at all.
 fn probe() -> Result<Abilities, String> {
-    let mut ring = Ring::open(TRIAL_ENTRIES).map_err(|e| format!("io_uring_setup: {e}"))?;
+    let mut ring = Ring::open(TRIAL_ENTRIES, false).map_err(|e| format!("io_uring_setup: {e}"))?;
     let fail = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (sender, receiver) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)
@@ -124,14 +121,14 @@ fn probe() -> Result<Abilities, String> {
 /// A write and a read of a registered file.
 fn try_single(ring: &mut Ring) -> Result<(), String> {
     let mut stats = Stats::default();
-    let memory = Arena::new(MESSAGE.len()).map_err(|e| format!("mmap: {e}"))?;
+    let mut memory = Arena::new(MESSAGE.len()).map_err(|e| format!("mmap: {e}"))?;
     let bytes = 3; // MESSAGE.len()
     write_message(ring);
     let entry = opcode::Read::new(Fixed(RECEIVER.into()), memory.address(0), bytes).build();
     // SAFETY: `memory` outlives the read: it is leaked below should the read not complete.
     unsafe { ring.push(entry, TRIAL, &mut stats) };
     let Some(read) = wait_for_trial(ring) else {
-        std::mem::forget(memory);
+        memory.leak();
         return Err("a read of a registered file does not complete".to_owned());
     };
     if read.result == 3 {
@@ -142,25 +139,23 @@ fn try_single(ring: &mut Ring) -> Result<(), String> {
 }
 
 /// RecvMulti from a buffer ring.
-fn try_receive_multi(ring: &mut Ring) -> bool {
-    let Ok(buffers) = BufRing::register(ring, 0, 2, 4_096) else {
-        return false;
-    };
+fn try_receive_multi(ring: &mut Ring) -> Result<(), String> {
+    let buffers = trial_buffers(ring)?;
     write_message(ring);
     let entry = opcode::RecvMulti::new(Fixed(RECEIVER.into()), buffers.group()).build();
     arm_and_cancel(ring, entry, buffers)
 }
 
 /// ReadMulti from a buffer ring.
-fn try_read_multi(ring: &mut Ring, pipe_in: &OwnedFd) -> bool {
-    let Ok(buffers) = BufRing::register(ring, 1, 2, 4_096) else {
-        return false;
-    };
-    if nix::unistd::write(pipe_in, &MESSAGE).is_err() {
-        return false;
-    }
+fn try_read_multi(ring: &mut Ring, pipe_in: &OwnedFd) -> Result<(), String> {
+    let buffers = trial_buffers(ring)?;
+    nix::unistd::write(pipe_in, &MESSAGE).map_err(|e| format!("write to a pipe: {e}"))?;
     let entry = read_multi(Fixed(PIPE.into()), buffers.group());
     arm_and_cancel(ring, entry, buffers)
+}
+
+fn trial_buffers(ring: &Ring) -> Result<BufRing, String> {
+    BufRing::register(ring, 0, 2, 4_096).map_err(|e| format!("registering a buffer ring: {e}"))
 }
 
 const TRIAL: Token = Token::Read {
@@ -179,8 +174,12 @@ fn write_message(ring: &mut Ring) {
     unsafe { ring.push(entry, WRITTEN, &mut Stats::default()) };
 }
 
-/// Whether a multishot operation reads the message, goes on, and ends when cancelled.
-fn arm_and_cancel(ring: &mut Ring, entry: io_uring::squeue::Entry, buffers: BufRing) -> bool {
+/// A multishot operation must read the message, go on, and end when cancelled.
+fn arm_and_cancel(
+    ring: &mut Ring,
+    entry: io_uring::squeue::Entry,
+    mut buffers: BufRing,
+) -> Result<(), String> {
     // SAFETY: the operation writes to `buffers`, which is leaked below should it not end.
     unsafe { ring.push(entry, TRIAL, &mut Stats::default()) };
     let first = wait_for_trial(ring);
@@ -196,9 +195,13 @@ fn arm_and_cancel(ring: &mut Ring, entry: io_uring::squeue::Entry, buffers: BufR
         .unregister_buf_ring(buffers.group())
         .is_ok();
     if !(ended && unregistered) {
-        std::mem::forget(buffers);
+        buffers.leak();
     }
-    works && ended
+    match first {
+        Some(_) if works && ended => Ok(()),
+        Some(c) if c.result < 0 => Err(io::Error::from_raw_os_error(-c.result).to_string()),
+        _ => Err("does not complete as it should".to_owned()),
+    }
 }
 
 /// The next completion of the trial's read; others are passed over. `None` when patience ends.
@@ -232,10 +235,11 @@ mod tests {
                 return;
             }
         };
-        let ring = Ring::open(TRIAL_ENTRIES).unwrap();
+        let ring = Ring::open(TRIAL_ENTRIES, false).unwrap();
         let mut listed = io_uring::Probe::new();
         ring.submitter().register_probe(&mut listed).unwrap();
-        assert_eq!(abilities.read, listed.is_supported(opcode::ReadMulti::CODE));
-        assert!(abilities.receive || !abilities.read);
+        let listed = listed.is_supported(opcode::ReadMulti::CODE);
+        assert_eq!(abilities.read.is_ok(), listed, "{abilities:?}");
+        assert!(abilities.receive.is_ok() || !listed, "{abilities:?}");
     }
 }

@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use io_uring::register::Restriction;
+use io_uring::squeue::Flags;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
@@ -32,6 +34,10 @@ pub(super) struct Ring {
     mode: &'static str,
 }
 
+// `enum io_uring_register_op` in `linux/io_uring.h`.
+const REGISTER_FILES_UPDATE: u8 = 6;
+const REGISTER_BUFFERS_UPDATE: u8 = 16;
+
 /// One completion.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
@@ -53,8 +59,8 @@ impl Completion {
 }
 
 impl Ring {
-    /// Opens a ring of `entries`.
-    pub(super) fn open(entries: u32) -> io::Result<Self> {
+    /// Opens a ring of `entries`; with `disabled` it takes no operation before [`Ring::enable`].
+    pub(super) fn open(entries: u32, disabled: bool) -> io::Result<Self> {
         let mut refused = io::Error::from(io::ErrorKind::Unsupported);
         for level in 0..4 {
             let mut builder = IoUring::builder();
@@ -77,6 +83,9 @@ impl Ring {
                 }
                 _ => "plain, no submit-all",
             };
+            if disabled {
+                builder.setup_r_disabled();
+            }
             match builder.build(entries) {
                 Ok(ring) if ring.params().is_feature_ext_arg() => {
                     let backlog = VecDeque::with_capacity(entries as usize);
@@ -94,6 +103,31 @@ impl Ring {
             }
         }
         Err(refused)
+    }
+
+    /// Restricts a disabled ring to the operations of a datapath and enables it. A seccomp filter does not see
+    /// what a ring does; this is the fence against a ring that was taken over. `false` when the kernel cannot
+    /// restrict (Linux 5.10): it is enabled all the same.
+    /// A kernel without ReadMulti refuses to hear of it, hence `read_multi`.
+    pub(super) fn enable(&self, read_multi: bool) -> io::Result<bool> {
+        let mut fence = vec![
+            Restriction::sqe_op(opcode::Read::CODE),
+            Restriction::sqe_op(opcode::ReadFixed::CODE),
+            Restriction::sqe_op(opcode::RecvMulti::CODE),
+            Restriction::sqe_op(opcode::Write::CODE),
+            Restriction::sqe_op(opcode::WriteFixed::CODE),
+            Restriction::sqe_op(opcode::PollAdd::CODE),
+            Restriction::sqe_op(opcode::AsyncCancel::CODE),
+            Restriction::sqe_flags_allowed((Flags::FIXED_FILE | Flags::BUFFER_SELECT).bits()),
+            Restriction::register_op(REGISTER_FILES_UPDATE),
+            Restriction::register_op(REGISTER_BUFFERS_UPDATE),
+        ];
+        if read_multi {
+            fence.push(Restriction::sqe_op(opcode::ReadMulti::CODE));
+        }
+        let restricted = self.submitter().register_restrictions(&mut fence).is_ok();
+        self.submitter().register_enable_rings()?;
+        Ok(restricted)
     }
 
     /// How completions are delivered, in words.
@@ -201,6 +235,24 @@ impl Ring {
         self.submitter()
             .register_files_update(u32::from(index), &[fd])
             .map(drop)
+    }
+
+    /// Hands over everything queued, also what did not fit the submission queue.
+    pub(super) fn flush(&mut self, stats: &mut Stats) -> io::Result<()> {
+        /// Each attempt takes a whole queue; more than these only when the kernel takes nothing at all.
+        const ATTEMPTS: usize = 64;
+        for _ in 0..ATTEMPTS {
+            self.enter(0, None, stats)?;
+            if self.backlog.is_empty() && self.ring.submission().is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// More is queued than one `enter` hands over.
+    pub(super) fn is_backed_up(&self) -> bool {
+        !self.backlog.is_empty()
     }
 
     fn refill(&mut self) {

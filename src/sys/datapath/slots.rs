@@ -145,6 +145,11 @@ impl Slots {
             .address(usize::from(slot) * self.slot_bytes + offset)
     }
 
+    /// See [`Arena::leak`].
+    pub(super) const fn leak(&mut self) {
+        self.arena.leak();
+    }
+
     /// A part of a slot that is with the path but in no pending operation.
     pub(super) fn part(&self, slot: u16, offset: usize, bytes: usize) -> &[u8] {
         let start = usize::from(slot) * self.slot_bytes + offset;

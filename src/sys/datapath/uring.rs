@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use super::buf_ring::BufRing;
 use super::ports::{Kind, ReadBuffers};
-use super::probe::Abilities;
 use super::ring::{Completion, Ring};
 use super::token::Token;
 use super::{DatapathError, Handler, Shared};
@@ -33,7 +32,7 @@ const DATAGRAMS_BYTES: usize = 65_536;
 /// Room for one frame of 10 + 65 535 bytes, in whole pages.
 const FRAME_BYTES: usize = super::SLOT_BYTES;
 /// Provided buffers: two turns of 32 reads, which is what one multishot wake-up takes at most
-/// (MULTISHOT_MAX_RETRY). Untouched pages cost nothing.
+/// (MULTISHOT_MAX_RETRY).
 const DATAGRAMS_BUFFERS: u16 = 64;
 const FRAME_BUFFERS: u16 = 32;
 const DATAGRAMS_GROUP: u16 = 0;
@@ -54,8 +53,10 @@ pub(super) struct UringPath {
     frames: Option<BufRing>,
     /// Send slots below this are registered.
     fixed_slots: u16,
-    /// Buffers of ports can be registered.
-    sparse_buffers: bool,
+    /// Memory that may still be registered; 0 when buffers cannot be.
+    lockable: usize,
+    /// Whether the ring is fenced in, see [`Ring::enable`].
+    restricted: bool,
     /// Reads and polls to arm at the start of the next turn.
     due: Vec<Token>,
     /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
@@ -68,7 +69,8 @@ impl UringPath {
     /// Opens ring, file table and buffers.
     pub(super) fn open(
         ring: Ring,
-        abilities: Abilities,
+        receive_multi: bool,
+        read_multi: bool,
         shared: &mut Shared,
     ) -> Result<Self, DatapathError> {
         let fail = |what| move |error| DatapathError::Ring(what, error);
@@ -82,12 +84,9 @@ impl UringPath {
         }
         shared.ports.limit(ports as usize);
         // Fails before Linux 5.19 and when locked memory is limited to nothing: plain reads and writes then.
-        let sparse_buffers = ring.submitter().register_buffers_sparse(ports + 1).is_ok();
-        let fixed_slots = if sparse_buffers {
-            register_slots(&ring, shared)
-        } else {
-            0
-        };
+        let sparse = ring.submitter().register_buffers_sparse(ports + 1).is_ok();
+        let mut lockable = if sparse { locked_bytes_max() } else { 0 };
+        let fixed_slots = register_slots(&ring, shared, &mut lockable);
         let group = |wanted: bool, group, count, bytes| -> Result<Option<BufRing>, DatapathError> {
             if !wanted {
                 return Ok(None);
@@ -96,18 +95,20 @@ impl UringPath {
             buffers.map(Some).map_err(fail("registering a buffer ring"))
         };
         let datagrams = group(
-            abilities.receive,
+            receive_multi,
             DATAGRAMS_GROUP,
             DATAGRAMS_BUFFERS,
             DATAGRAMS_BYTES,
         )?;
-        let frames = group(abilities.read, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
+        let frames = group(read_multi, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
+        let restricted = ring.enable(read_multi).map_err(fail("enabling"))?;
         Ok(Self {
             ring,
             datagrams,
             frames,
             fixed_slots,
-            sparse_buffers,
+            lockable,
+            restricted,
             due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
             oversize: Vec::with_capacity(shared.slots.count()),
             in_flight: 0,
@@ -118,11 +119,16 @@ impl UringPath {
     pub(super) fn description(&self, slots: usize) -> String {
         let how = |multi| if multi { "multishot" } else { "one-shot" };
         format!(
-            "UDP {}, TUN {}, {} of {slots} send slots registered, {}",
+            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}",
             how(self.datagrams.is_some()),
             how(self.frames.is_some()),
             self.fixed_slots,
             self.ring.mode(),
+            if self.restricted {
+                "restricted"
+            } else {
+                "unrestricted"
+            },
         )
     }
 
@@ -158,7 +164,11 @@ impl UringPath {
             DATAGRAMS_BYTES
         };
         let arena = Arena::new(bytes * usize::from(READS)).map_err(DatapathError::Memory)?;
-        let fixed = self.sparse_buffers && register(&self.ring, index + 1, &arena, arena.len());
+        let fixed =
+            arena.len() <= self.lockable && register(&self.ring, index + 1, &arena, arena.len());
+        if fixed {
+            self.lockable -= arena.len();
+        }
         port.buffers = Some(ReadBuffers {
             arena,
             buffer_bytes: bytes,
@@ -203,7 +213,7 @@ impl UringPath {
             }
         }
         // Submitted now, so that sends queued before still find the descriptor in the table.
-        let _ = self.ring.enter(0, None, &mut shared.stats);
+        let _ = self.ring.flush(&mut shared.stats);
         let _ = self.ring.set_file(index, -1);
         self.forget_if_idle(shared, index);
     }
@@ -217,11 +227,14 @@ impl UringPath {
     ) -> Result<(), DatapathError> {
         self.send_oversize(shared, handler);
         self.arm_due(shared);
+        if self.ring.is_backed_up() {
+            self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
+        }
         let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
         let want = u32::from(wait);
         self.ring
             .enter(want, timeout.filter(|_| wait), &mut shared.stats)
-            .map_err(|error| DatapathError::Ring("waiting", error))?;
+            .map_err(waiting_failed)?;
         let mut left = self.ring.ready();
         shared.stats.cqes += left as u64;
         shared.stats.batch_max = shared.stats.batch_max.max(left as u64);
@@ -305,12 +318,13 @@ impl UringPath {
     }
 
     /// Forgets a closing port that the kernel has finished with.
-    fn forget_if_idle(&self, shared: &mut Shared, index: u16) {
+    fn forget_if_idle(&mut self, shared: &mut Shared, index: u16) {
         let port = shared.ports.port(index);
         if !port.closing || port.in_flight > 0 {
             return;
         }
-        if port.buffers.as_ref().is_some_and(|buffers| buffers.fixed) {
+        if let Some(buffers) = port.buffers.as_ref().filter(|buffers| buffers.fixed) {
+            self.lockable += buffers.arena.len();
             let nothing = libc::iovec {
                 iov_base: std::ptr::null_mut(),
                 iov_len: 0,
@@ -353,23 +367,62 @@ impl UringPath {
         }
     }
 
-    /// Whether the kernel may still touch our memory.
+    /// Keeps the buffer groups mapped for ever.
+    pub(super) fn leak(&mut self) {
+        for group in [&mut self.datagrams, &mut self.frames]
+            .into_iter()
+            .flatten()
+        {
+            group.leak();
+        }
+    }
+
+    /// Whether the kernel is done with our memory.
     pub(super) const fn is_idle(&self) -> bool {
         self.in_flight == 0
     }
 }
 
+fn waiting_failed(error: std::io::Error) -> DatapathError {
+    DatapathError::Ring("waiting", error)
+}
+
 /// Registers as many send slots as locked memory allows, from the first; returns how many.
-fn register_slots(ring: &Ring, shared: &Shared) -> u16 {
+fn register_slots(ring: &Ring, shared: &Shared, lockable: &mut usize) -> u16 {
     let slots = &shared.slots;
-    let mut count = slots.count();
+    let most = *lockable / slots.slot_bytes();
+    let mut count = slots.count().min(most);
     while count > 0 {
-        if register(ring, SEND_BUFFER, slots.arena(), count * slots.slot_bytes()) {
+        let bytes = count * slots.slot_bytes();
+        if register(ring, SEND_BUFFER, slots.arena(), bytes) {
+            *lockable -= bytes;
             return u16::try_from(count).unwrap_or(u16::MAX);
         }
         count /= 2;
     }
     0
+}
+
+/// How much memory this process should lock. The limit holds for all processes of a user together and rings
+/// count as well, so who is bound by it takes an eighth.
+fn locked_bytes_max() -> usize {
+    const CAP_IPC_LOCK: u32 = 14;
+    let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+    // Only the first user namespace's capability lifts the limit; its map is the identity.
+    let map = read("/proc/self/uid_map");
+    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let status = read("/proc/thread-self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    if first && bits >> CAP_IPC_LOCK & 1 == 1 {
+        return usize::MAX;
+    }
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
+    limit.map_or(0, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(usize::MAX) / 8
+    })
 }
 
 /// Registers the start of an arena as buffer `index`; `false` when the kernel refuses (locked memory).

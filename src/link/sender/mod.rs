@@ -14,87 +14,25 @@
 //!
 //! References: RFC 9002 section 6 (loss detection), aggregation design 2.8 (failover).
 
+mod parts;
+#[cfg(test)]
+mod tests;
+mod view;
+
 use std::time::Duration;
 
-use super::history::{History, Percentiles};
-use super::loss::{Loss, LossPicture};
-use super::owd::{Delay, Owd};
+use super::history::History;
+use super::loss::Loss;
+use super::owd::Owd;
 use super::rate_control::Delivery;
+use super::receiver::low_micros;
 use super::report::{Report, SEEN_NUMBERS, SEEN_WORDS, set_bits, shift};
 use super::rtt::{RTT_INITIAL, Rtt};
 use super::sent::{Entry, Fate, SentLog};
-use super::state::{Cause, Liveness, Silence, State};
+use super::state::{Liveness, Silence};
 use crate::base::Instant;
 
-/// Parameters of a [`Sender`].
-#[derive(Clone, Copy, Debug)]
-pub struct SenderConfig {
-    /// Longest time without a datagram on an idle link that is up.
-    pub heartbeat_interval: Duration,
-    /// How long the peer usually waits before it reports.
-    pub report_interval: Duration,
-    /// Datagrams remembered, rounded up to a power of two. At 1 Gbit/s of 1400-byte datagrams and an RTT of
-    /// 100 ms 9000 are in flight.
-    pub sent_log_entries: usize,
-}
-
-impl Default for SenderConfig {
-    fn default() -> Self {
-        Self {
-            heartbeat_interval: Duration::from_millis(100),
-            report_interval: Duration::from_millis(5),
-            sent_log_entries: 16_384,
-        }
-    }
-}
-
-/// What became of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome<T> {
-    /// Received, as far as anyone can tell.
-    Acked {
-        /// What it carried.
-        item: T,
-        /// Its packet number.
-        number: u64,
-        /// Its length.
-        bytes: u32,
-        /// False: no report told about it in time, or it left the log; most such datagrams arrived.
-        known: bool,
-    },
-    /// Lost.
-    Lost {
-        /// What it carried.
-        item: T,
-        /// Its packet number.
-        number: u64,
-        /// Its length.
-        bytes: u32,
-    },
-}
-
-/// Counters of one link and direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SenderCounters {
-    /// Datagrams sent.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Datagrams declared lost.
-    pub lost: u64,
-    /// Of those, how many were acknowledged later.
-    pub spurious: u64,
-    /// Datagrams no report told about in time.
-    pub unknown: u64,
-    /// Datagrams that left the log before their fate was known.
-    pub evicted: u64,
-    /// Reports taken.
-    pub reports: u64,
-    /// Reports that acknowledge what was never sent, and were ignored.
-    pub bad_reports: u64,
-    /// Changes from Up to Suspect.
-    pub suspicions: u64,
-}
+pub use parts::{Outcome, SenderConfig, SenderCounters};
 
 /// Later numbers that must be acknowledged before one is lost (RFC 9002 section 6.1.1).
 const REORDER_MIN: u64 = 3;
@@ -239,7 +177,7 @@ impl<T: Copy> Sender<T> {
         if newest {
             self.sample_rtt(report, now);
             self.sample_owd(report, now);
-            delivery = self.delivery(report);
+            delivery = Some(self.delivery(report, now));
         }
         if acked > 0 {
             self.liveness.on_ack(acked, youngest, now);
@@ -301,129 +239,6 @@ impl<T: Copy> Sender<T> {
     /// The path has changed (roaming, new route): the next delay sample is the new base.
     pub fn rebase(&mut self) {
         self.owd.rebase();
-    }
-
-    /// Changes the heartbeat of the idle link.
-    pub const fn set_heartbeat(&mut self, interval: Duration) {
-        self.config.heartbeat_interval = interval;
-    }
-
-    /// Whether a heartbeat should leave now.
-    pub fn wants_heartbeat(&self, now: Instant) -> bool {
-        now >= self.heartbeat_at(now)
-    }
-
-    /// When the next heartbeat is due if nothing else leaves before.
-    pub fn heartbeat_at(&self, now: Instant) -> Instant {
-        self.transmitted_at + self.heartbeat_interval(now)
-    }
-
-    /// Whether the link may carry data.
-    pub const fn state(&self) -> State {
-        self.liveness.state()
-    }
-
-    /// Why it is in that state.
-    pub const fn cause(&self) -> Cause {
-        self.liveness.cause()
-    }
-
-    /// Since when.
-    pub const fn since(&self) -> Instant {
-        self.liveness.since()
-    }
-
-    /// When a datagram of this link was last acknowledged for the first time.
-    pub const fn acked_at(&self) -> Instant {
-        self.liveness.acked_at()
-    }
-
-    /// Smoothed RTT: of this link if it was ever measured on it alone, else of this link out and any link back.
-    pub fn srtt(&self) -> Duration {
-        self.rtt
-            .smoothed()
-            .or(self.path_rtt.smoothed())
-            .unwrap_or(RTT_INITIAL)
-    }
-
-    /// Least RTT of the last 5 to 10 s, as for [`Sender::srtt`].
-    pub fn rtt_min(&self) -> Duration {
-        self.rtt
-            .least()
-            .or(self.path_rtt.least())
-            .unwrap_or(RTT_INITIAL)
-    }
-
-    /// RTT percentiles of this link alone, at most 100 ms old.
-    pub const fn rtt(&self) -> &Percentiles {
-        self.rtt_history.snapshot()
-    }
-
-    /// RTT percentiles of this link out and any link back, at most 100 ms old.
-    pub const fn path_rtt(&self) -> &Percentiles {
-        self.path_history.snapshot()
-    }
-
-    /// One-way delay above the base: percentiles at most 100 ms old.
-    pub fn delay(&self) -> Delay {
-        let Percentiles { p50, p95, p99, .. } = *self.delay_history.snapshot();
-        Delay {
-            p50,
-            p95,
-            p99,
-            base_us: self.owd.base_us(),
-        }
-    }
-
-    /// The one-way delays' histories, for export.
-    pub const fn delay_history(&self) -> &History {
-        &self.delay_history
-    }
-
-    /// The RTT's history, for export.
-    pub const fn rtt_history(&self) -> &History {
-        &self.rtt_history
-    }
-
-    /// Least queueing delay of the last 50 ms.
-    pub fn queue_min(&self) -> Duration {
-        self.owd.queue().0
-    }
-
-    /// Median queueing delay of the last 50 ms.
-    pub fn queue_p50(&self) -> Duration {
-        self.owd.queue().1
-    }
-
-    /// Loss of this link.
-    pub const fn loss(&self) -> LossPicture {
-        self.loss.estimate()
-    }
-
-    /// Bytes in flight.
-    pub const fn in_flight(&self) -> u64 {
-        self.in_flight
-    }
-
-    /// Counters since the link was made.
-    pub const fn counters(&self) -> &SenderCounters {
-        &self.counters
-    }
-
-    /// How long a datagram may be in flight before its silence is suspicious.
-    pub fn suspect_timeout(&self) -> Duration {
-        let path = self.path_history.snapshot();
-        let spread = path
-            .p99
-            .saturating_sub(path.p50)
-            .max(Duration::from_millis(10));
-        let slowest = if path.count == 0 {
-            RTT_INITIAL
-        } else {
-            path.p999
-        };
-        (slowest + self.config.report_interval + spread)
-            .clamp(SUSPECT_TIMEOUT_MIN, SUSPECT_TIMEOUT_MAX)
     }
 
     /// Marks what the report tells for the first time; returns how many and the send time of the youngest.
@@ -578,23 +393,32 @@ impl<T: Copy> Sender<T> {
         self.delay_history.refresh(now);
     }
 
-    fn delivery(&self, report: &Report) -> Option<Delivery> {
-        let sent_at = self.log.get(report.largest)?.sent_at;
+    /// When the largest number of a report was sent. The log knows best; the peer's echo serves when the queues
+    /// on the way are so long that the entry is gone.
+    fn sent_at(&self, report: &Report, now: Instant) -> Instant {
+        let echoed = low_micros(now).wrapping_sub(report.largest_sent_us);
+        self.log
+            .get(report.largest)
+            .map_or(now - Duration::from_micros(u64::from(echoed)), |entry| {
+                entry.sent_at
+            })
+    }
+
+    fn delivery(&self, report: &Report, now: Instant) -> Delivery {
         let (queue_min, queue_p50) = self.owd.queue();
-        let delay = self.delay_history.snapshot();
-        Some(Delivery {
-            sent_at,
+        Delivery {
+            sent_at: self.sent_at(report, now),
             received_us: report.received_us,
             number: report.largest,
             packets: report.packets,
             bytes: report.bytes,
             owd_min_us: report.owd_min_us,
             owd_max_us: report.owd_max_us,
+            queue_last: self.owd.queue_last(),
             queue_min,
             queue_p50,
-            jitter: delay.p95.saturating_sub(delay.p50),
             rtt: self.srtt(),
-        })
+        }
     }
 
     /// After this long in flight a datagram is lost if a later one was acknowledged.
@@ -649,252 +473,5 @@ impl<T: Copy> Sender<T> {
             self.counters.unknown -= 1;
             self.counters.evicted += 1;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::Rng;
-    use crate::link::receiver::{Receiver, ReceiverConfig, low_micros};
-
-    fn at(ms: u64) -> Instant {
-        Instant::from_millis(ms)
-    }
-
-    fn sender() -> Sender<u64> {
-        Sender::new(SenderConfig::default(), Instant::ZERO)
-    }
-
-    /// A report in which exactly `numbers` (the largest last) were received.
-    fn report(numbers: &[u64]) -> Report {
-        let largest = *numbers.last().unwrap();
-        let mut report = Report {
-            largest,
-            packets: numbers.len() as u64,
-            ..Report::default()
-        };
-        for number in numbers {
-            let back = usize::try_from(largest - number).unwrap();
-            report.seen[back / 64] |= 1 << (back % 64);
-        }
-        report
-    }
-
-    fn send(sender: &mut Sender<u64>, numbers: std::ops::Range<u64>, now: Instant) {
-        for number in numbers {
-            sender.on_transmit(number, 100, now, Some(number), &mut |_| {
-                panic!("log is large")
-            });
-        }
-    }
-
-    #[test]
-    fn three_later_acks_or_time_make_a_loss() {
-        let mut link = sender();
-        send(&mut link, 0..6, at(0));
-        let (mut acked, mut lost) = (Vec::new(), Vec::new());
-        let mut on = |outcome| match outcome {
-            Outcome::Acked { item, known, .. } => acked.push((item, known)),
-            Outcome::Lost { item, .. } => lost.push(item),
-        };
-        link.on_report(&report(&[0, 2, 4, 5]), at(20), &mut on);
-        // 1 has more than three later ones; 3 has not, until 9/8 of 20 ms and a report interval are over.
-        link.handle_timeout(at(27), true, &mut on);
-        assert_eq!(link.in_flight(), 100);
-        assert_eq!(
-            link.poll_timeout(at(27), false),
-            at(20).min(Instant::from_nanos(27_500_000))
-        );
-        link.handle_timeout(at(28), true, &mut on);
-        assert_eq!(link.in_flight(), 0);
-        acked.sort_unstable();
-        assert_eq!(acked, [(0, true), (2, true), (4, true), (5, true)]);
-        assert_eq!(lost, [1, 3]);
-    }
-
-    #[test]
-    fn an_old_report_that_comes_late_is_taken_and_never_samples_the_rtt() {
-        let mut link = sender();
-        send(&mut link, 0..1_100, at(0));
-        let mut acked = 0;
-        let mut on = |_| acked += 1;
-        let old: Vec<u64> = (0..500).collect();
-        let new: Vec<u64> = (500..700).collect();
-        assert!(link.on_report(&report(&new), at(20), &mut on).is_some());
-        let srtt = link.srtt();
-        assert!(link.on_report(&report(&old), at(300), &mut on).is_none());
-        assert_eq!(link.srtt(), srtt);
-        // 0 to 187 lie beyond the newer bitmap: they counted as received when it came. The others were lost first.
-        assert_eq!(link.counters().unknown, 189);
-        assert_eq!(link.counters().spurious, 311);
-        assert_eq!(link.counters().lost, 311);
-        assert_eq!(link.in_flight(), 400 * 100);
-        let _ = acked;
-    }
-
-    #[test]
-    fn reordering_on_the_link_raises_the_threshold() {
-        let mut link = sender();
-        send(&mut link, 0..100, at(0));
-        let mut lost = 0;
-        let mut on = |outcome| lost += u32::from(matches!(outcome, Outcome::Lost { .. }));
-        let with_hole = |hole: u64, to: u64| (0..=to).filter(|&n| n != hole).collect::<Vec<_>>();
-        link.on_report(&report(&with_hole(5, 12)), at(20), &mut on);
-        link.on_report(&report(&with_hole(99, 20)), at(21), &mut on);
-        assert_eq!((link.counters().lost, link.counters().spurious), (1, 1));
-        link.on_report(&report(&with_hole(30, 38)), at(22), &mut on);
-        assert_eq!(link.counters().lost, 1);
-        link.on_report(&report(&with_hole(30, 39)), at(23), &mut on);
-        assert_eq!(lost, 2);
-    }
-
-    #[test]
-    fn what_is_taken_has_no_outcome_but_ends_the_suspicion_of_loss() {
-        let mut link = sender();
-        send(&mut link, 0..10, at(0));
-        let mut taken = Vec::new();
-        link.on_report(&report(&[0, 1]), at(10), &mut |_| {});
-        link.take_unacked(|item| taken.push(item));
-        assert_eq!(taken, [2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(link.in_flight(), 0);
-        link.on_report(&report(&[0, 1, 2, 9]), at(20), &mut |_| {
-            panic!("no outcome")
-        });
-        assert_eq!(link.counters().lost, 4);
-    }
-
-    #[test]
-    fn a_report_about_the_future_is_refused() {
-        let mut link = sender();
-        send(&mut link, 0..10, at(0));
-        assert!(
-            link.on_report(&report(&[10]), at(10), &mut |_| panic!("refused"))
-                .is_none()
-        );
-        assert_eq!(link.counters().bad_reports, 1);
-    }
-
-    #[test]
-    fn a_full_log_evicts_the_oldest_as_received() {
-        let config = SenderConfig {
-            sent_log_entries: 64,
-            ..SenderConfig::default()
-        };
-        let mut link = Sender::new(config, Instant::ZERO);
-        let mut out = Vec::new();
-        for number in 7..107_u64 {
-            link.on_transmit(number, 10, at(0), Some(number), &mut |outcome| {
-                out.push(outcome)
-            });
-        }
-        assert_eq!(out.len(), 36);
-        assert_eq!(
-            out[0],
-            Outcome::Acked {
-                item: 7,
-                number: 7,
-                bytes: 10,
-                known: false
-            }
-        );
-        assert_eq!((link.in_flight(), link.counters().evicted), (640, 36));
-    }
-
-    #[test]
-    fn a_black_hole_under_traffic_is_suspected_within_60_ms_and_heartbeats_revive_it() {
-        let mut link = sender();
-        let mut peer = Receiver::new(ReceiverConfig::default(), Instant::ZERO);
-        let mut number = 0;
-        let (mut suspected, mut revived) = (0, 0);
-        // 20 ms out, reports every 5 ms come back after 10 ms; silent from 1000 to 1200 ms.
-        let mut back = std::collections::VecDeque::new();
-        let mut out = std::collections::VecDeque::new();
-        for ms in 0..1_500_u64 {
-            let now = at(ms);
-            let data = link.state() == State::Up || ms < 10;
-            if data || link.wants_heartbeat(now) {
-                link.on_transmit(number, 1_400, now, data.then_some(number), &mut |_| {});
-                if !(1_000..1_200).contains(&ms) {
-                    out.push_back((now + Duration::from_millis(20), number, low_micros(now)));
-                }
-                number += 1;
-            }
-            while let Some(&(due, number, sent_us)) = out.front()
-                && due <= now
-            {
-                peer.on_datagram(number, 1_400, sent_us, now);
-                out.pop_front();
-            }
-            if peer.report_due(now) {
-                let due = now + Duration::from_millis(10);
-                back.push_back((due, peer.build_report(now).unwrap()));
-            }
-            while let Some(&(due, report)) = back.front()
-                && due <= now
-            {
-                link.on_report(&report, now, &mut |_| {});
-                back.pop_front();
-            }
-            link.handle_timeout(now, true, &mut |_| {});
-            if link.state() == State::Suspect && suspected == 0 {
-                suspected = ms;
-                let mut count = 0;
-                link.take_unacked(|_| count += 1);
-                assert!((30..=60).contains(&count), "{count}");
-            }
-            if suspected > 0 && revived == 0 && link.state() == State::Up {
-                revived = ms;
-            }
-        }
-        assert!((1_030..=1_060).contains(&suspected), "{suspected}");
-        assert!((1_230..=1_250).contains(&revived), "{revived}");
-    }
-
-    #[test]
-    fn under_random_loss_and_lost_reports_every_item_has_one_outcome() {
-        let mut rng = Rng::new(11);
-        let mut link = Sender::new(SenderConfig::default(), Instant::ZERO);
-        let mut peer = Receiver::new(ReceiverConfig::default(), Instant::ZERO);
-        let mut outcomes = vec![0_u32; 40_000];
-        let (mut number, mut wrong) = (0_u64, 0_u32);
-        let mut arrived = vec![false; 40_000];
-        for step in 0..20_000_u64 {
-            let now = Instant::from_nanos(step * 500_000);
-            for _ in 0..2 {
-                let item = usize::try_from(number).unwrap();
-                link.on_transmit(number, 1_000, now, Some(item), &mut |_| {
-                    panic!("log is large")
-                });
-                if !rng.chance(0.05) {
-                    arrived[item] = true;
-                    peer.on_datagram(number, 1_000, low_micros(now), now);
-                }
-                number += 1;
-            }
-            let mut on = |outcome| match outcome {
-                Outcome::Acked { item, known, .. } => {
-                    outcomes[item] += 1;
-                    wrong += u32::from(known && !arrived[item]);
-                }
-                Outcome::Lost { item, .. } => {
-                    outcomes[item] += 1;
-                    wrong += u32::from(arrived[item]);
-                }
-            };
-            if peer.report_due(now) {
-                let report = peer.build_report(now).unwrap();
-                if !rng.chance(0.3) {
-                    link.on_report(&report, now, &mut on);
-                }
-            }
-            link.handle_timeout(now, true, &mut on);
-        }
-        assert_eq!(wrong, 0);
-        let open = outcomes.iter().rev().take_while(|&&n| n == 0).count();
-        assert!(open < 200, "{open}");
-        assert!(outcomes[..40_000 - open - 10].iter().all(|&n| n == 1));
-        assert!((link.loss().ratio - 0.05).abs() < 0.02);
-        assert_eq!(link.in_flight() % 1_000, 0);
     }
 }
