@@ -143,12 +143,14 @@ impl Session {
             return;
         }
         self.outcomes.clear();
+        let before = link.sender.state();
         let outcomes = &mut self.outcomes;
         let delivery = link
             .sender
             .on_report(&report, now, &mut |outcome| outcomes.push(outcome));
         let wan = link.wan;
         self.apply_outcomes(message.link);
+        self.on_link_state(message.link.index(), before, now);
         if let Some(delivery) = delivery {
             self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);
         }

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
+mod failover;
 mod throughput;

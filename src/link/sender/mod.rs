@@ -191,26 +191,26 @@ impl<T: Copy> Sender<T> {
         delivery
     }
 
-    /// Declares overdue datagrams lost and moves the state. `other_links_progress`: another link of the session
-    /// was acknowledged within the last two report intervals.
+    /// Declares overdue datagrams lost and moves the state. `others_acked_at`: when another link of the session
+    /// was acknowledged last.
     pub fn handle_timeout(
         &mut self,
         now: Instant,
-        other_links_progress: bool,
+        others_acked_at: Instant,
         on: &mut impl FnMut(Outcome<T>),
     ) {
         self.resolve(now, on);
         self.rtt_history.refresh(now);
         self.ack_history.refresh(now);
         self.delay_history.refresh(now);
-        let silence = self.silence(now, other_links_progress);
+        let silence = self.silence(now, others_acked_at);
         self.liveness.handle_timeout(&silence, now);
         self.counters.suspicions = self.liveness.flap_count();
     }
 
     /// When [`Sender::handle_timeout`] has something to do or a heartbeat is due.
-    pub fn poll_timeout(&self, now: Instant, other_links_progress: bool) -> Instant {
-        let silence = self.silence(now, other_links_progress);
+    pub fn poll_timeout(&self, now: Instant, others_acked_at: Instant) -> Instant {
+        let silence = self.silence(now, others_acked_at);
         self.loss_at()
             .unwrap_or(Instant::FAR)
             .min(self.liveness.poll_timeout(&silence))
@@ -448,13 +448,13 @@ impl<T: Copy> Sender<T> {
             .heartbeat_interval(traffic, self.config.heartbeat_interval)
     }
 
-    fn silence(&self, now: Instant, other_links_progress: bool) -> Silence {
+    fn silence(&self, now: Instant, others_acked_at: Instant) -> Silence {
         Silence {
             oldest_sent: self.log.get(self.oldest).map(|entry| entry.sent_at),
             timeout: self.suspect_timeout(),
             report_interval: self.config.report_interval,
             heartbeat: self.heartbeat_interval(now),
-            other_links_progress,
+            others_acked_at,
         }
     }
 
