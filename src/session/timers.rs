@@ -69,12 +69,13 @@ impl Session {
     fn link_timeout(&mut self, index: usize, now: Instant) {
         let others_progress = self.others_progress(index, now);
         let link = &mut self.links[index];
-        let (id, before) = (link.id, link.sender.state());
+        let (id, before) = (link.id, link.acted_on);
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         link.sender
             .handle_timeout(now, others_progress, &mut |outcome| outcomes.push(outcome));
         let after = link.sender.state();
+        link.acted_on = after;
         self.apply_outcomes(id);
         if before == State::Up && after != State::Up {
             self.leave_link(index, now);
