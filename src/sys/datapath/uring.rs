@@ -27,6 +27,8 @@ use crate::sys::arena::Arena;
 /// One-shot reads outstanding for each descriptor. One costs a round trip for every read; from eight on the
 /// kernel wakes them all for each packet and the cost grows (docs/measurements.md).
 const READS: u8 = 4;
+/// How often one turn arms used-up reads again: 32 reads of a descriptor, as many as one multishot wake-up.
+const ROUNDS_MAX: usize = 8;
 /// Room for one GRO read: the kernel merges at most one IP packet's worth.
 const DATAGRAMS_BYTES: usize = 65_536;
 /// Room for one frame of 10 + 65 535 bytes, in whole pages.
@@ -57,8 +59,9 @@ pub(super) struct UringPath {
     lockable: usize,
     /// Whether the ring is fenced in, see [`Ring::enable`].
     restricted: bool,
-    /// Reads and polls to arm at the start of the next turn.
-    due: Vec<Token>,
+    /// Reads and polls to arm at the start of the next turn (reads of a flood: the next round).
+    reads_due: Vec<Token>,
+    polls_due: Vec<Token>,
     /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
     oversize: Vec<u16>,
     /// Operations without their last completion.
@@ -109,7 +112,8 @@ impl UringPath {
             fixed_slots,
             lockable,
             restricted,
-            due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
+            reads_due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
+            polls_due: Vec::with_capacity(shared.ports.capacity()),
             oversize: Vec::with_capacity(shared.slots.count()),
             in_flight: 0,
         })
@@ -141,7 +145,7 @@ impl UringPath {
         let generation = port.generation;
         let multi = match port.kind {
             Kind::Readable | Kind::Wake => {
-                self.due.push(Token::Poll {
+                self.polls_due.push(Token::Poll {
                     port: index,
                     generation,
                 });
@@ -151,7 +155,7 @@ impl UringPath {
             Kind::Socket => self.datagrams.is_some(),
         };
         if multi {
-            self.due.push(Token::Read {
+            self.reads_due.push(Token::Read {
                 port: index,
                 generation,
                 part: 0,
@@ -175,7 +179,7 @@ impl UringPath {
             fixed,
         });
         for part in 0..READS {
-            self.due.push(Token::Read {
+            self.reads_due.push(Token::Read {
                 port: index,
                 generation,
                 part,
@@ -226,15 +230,37 @@ impl UringPath {
         handler: &mut impl Handler,
     ) -> Result<(), DatapathError> {
         self.send_oversize(shared, handler);
-        self.arm_due(shared);
+        self.arm_polls(shared);
+        self.arm_reads(shared);
         if self.ring.is_backed_up() {
             self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
         }
         let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
-        let want = u32::from(wait);
+        let (want, timeout) = (u32::from(wait), timeout.filter(|_| wait));
         self.ring
-            .enter(want, timeout.filter(|_| wait), &mut shared.stats)
+            .enter(want, timeout, &mut shared.stats)
             .map_err(waiting_failed)?;
+        let mut outcome = self.dispatch_ready(shared, handler);
+        // A flood uses up one-shot reads at once: read on instead of once a turn.
+        for _ in 1..ROUNDS_MAX {
+            if self.reads_due.len() < usize::from(READS) {
+                break;
+            }
+            self.arm_reads(shared);
+            self.ring
+                .enter(0, None, &mut shared.stats)
+                .map_err(waiting_failed)?;
+            outcome = outcome.and(self.dispatch_ready(shared, handler));
+        }
+        outcome
+    }
+
+    /// Dispatches what is ready now; what comes meanwhile is left for later.
+    fn dispatch_ready(
+        &mut self,
+        shared: &mut Shared,
+        handler: &mut impl Handler,
+    ) -> Result<(), DatapathError> {
         let mut left = self.ring.ready();
         shared.stats.cqes += left as u64;
         shared.stats.batch_max = shared.stats.batch_max.max(left as u64);
@@ -313,7 +339,10 @@ impl UringPath {
             self.forget_if_idle(shared, index);
         } else {
             shared.stats.rearms += 1;
-            self.due.push(token);
+            match token {
+                Token::Poll { .. } => self.polls_due.push(token),
+                _ => self.reads_due.push(token),
+            }
         }
     }
 
