@@ -9,6 +9,7 @@
 //! * `in_flight` operations may touch memory of `groups`, the ports' buffers and the send slots; dropping the
 //!   path cancels and awaits them before any of that is unmapped.
 
+mod memory;
 mod read;
 mod write;
 
@@ -23,6 +24,7 @@ use super::ring::{Completion, Ring};
 use super::token::Token;
 use super::{DatapathError, Handler, Shared};
 use crate::sys::arena::Arena;
+use memory::{locked_bytes_max, register, register_slots, unregister};
 
 /// One-shot reads outstanding for each descriptor. One costs a round trip for every read; from eight on the
 /// kernel wakes them all for each packet and the cost grows (docs/measurements.md).
@@ -354,19 +356,7 @@ impl UringPath {
         }
         if let Some(buffers) = port.buffers.as_ref().filter(|buffers| buffers.fixed) {
             self.lockable += buffers.arena.len();
-            let nothing = libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: 0,
-            };
-            // SAFETY: an empty entry names no memory. Should the kernel refuse, the pages stay pinned and the
-            // mapping alone goes away; no operation uses them any more.
-            let _ = unsafe {
-                self.ring.submitter().register_buffers_update(
-                    u32::from(index) + 1,
-                    &[nothing],
-                    None,
-                )
-            };
+            unregister(&self.ring, index + 1);
         }
         shared.ports.forget(index);
     }
@@ -414,54 +404,4 @@ impl UringPath {
 
 fn waiting_failed(error: std::io::Error) -> DatapathError {
     DatapathError::Ring("waiting", error)
-}
-
-/// Registers as many send slots as locked memory allows, from the first; returns how many.
-fn register_slots(ring: &Ring, shared: &Shared, lockable: &mut usize) -> u16 {
-    let slots = &shared.slots;
-    let most = *lockable / slots.slot_bytes();
-    let mut count = slots.count().min(most);
-    while count > 0 {
-        let bytes = count * slots.slot_bytes();
-        if register(ring, SEND_BUFFER, slots.arena(), bytes) {
-            *lockable -= bytes;
-            return u16::try_from(count).unwrap_or(u16::MAX);
-        }
-        count /= 2;
-    }
-    0
-}
-
-/// How much memory this process should lock. The limit holds for all processes of a user together and rings
-/// count as well, so who is bound by it takes an eighth.
-fn locked_bytes_max() -> usize {
-    const CAP_IPC_LOCK: u32 = 14;
-    let read = |name| std::fs::read_to_string(name).unwrap_or_default();
-    // Only the first user namespace's capability lifts the limit; its map is the identity.
-    let map = read("/proc/self/uid_map");
-    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let status = read("/proc/thread-self/status");
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    if first && bits >> CAP_IPC_LOCK & 1 == 1 {
-        return usize::MAX;
-    }
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
-    limit.map_or(0, |(soft, _)| {
-        usize::try_from(soft).unwrap_or(usize::MAX) / 8
-    })
-}
-
-/// Registers the start of an arena as buffer `index`; `false` when the kernel refuses (locked memory).
-fn register(ring: &Ring, index: u16, arena: &Arena, bytes: usize) -> bool {
-    let buffer = arena.iovec(bytes);
-    // SAFETY: the arena is mapped for longer than the ring: send slots and port buffers are dropped after it,
-    // or after the entry was emptied.
-    let result = unsafe {
-        ring.submitter()
-            .register_buffers_update(u32::from(index), &[buffer], None)
-    };
-    result.is_ok()
 }
