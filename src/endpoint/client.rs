@@ -151,6 +151,11 @@ impl Client {
         }
     }
 
+    /// When the session wants to be woken and why, to name the culprit of a busy loop.
+    pub fn next_timer(&self, now: Instant) -> Option<(Instant, session::Timer)> {
+        Some(self.session.as_ref()?.poll_timeout(now))
+    }
+
     fn link_count(&self) -> u8 {
         u8::try_from(self.config.wan_of_link.len().min(LINKS_MAX)).unwrap_or(u8::MAX)
     }

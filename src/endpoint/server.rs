@@ -208,6 +208,14 @@ impl Server {
             .map_or("", |peer| &peer.config.name)
     }
 
+    /// When the first of the sessions wants to be woken and why, to name the culprit of a busy loop.
+    pub fn next_timer(&self, now: Instant) -> Option<(Instant, session::Timer)> {
+        let sessions = self.peers.iter().filter_map(|peer| peer.session.as_ref());
+        sessions
+            .map(|session| session.poll_timeout(now))
+            .min_by_key(|(at, _)| *at)
+    }
+
     fn on_hello(
         &mut self,
         origin: Origin,

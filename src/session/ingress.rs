@@ -12,13 +12,13 @@
 
 use std::collections::VecDeque;
 
-use super::Session;
 use super::link::Opening;
 use super::path::Origin;
 use super::symbols::LossVerdict;
+use super::{Session, sender_config};
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, Instant, Lane, LinkId};
 use crate::fec::decoder::Decoder;
-use crate::link::Outcome;
+use crate::link::{Outcome, Sender};
 use crate::reorder::{self, hold};
 use crate::stream::assembler::{Assembler, PartialId, Progress};
 use crate::stream::segment;
@@ -153,9 +153,7 @@ impl Session {
                 Ok(())
             }
             Message::PathResponse(token) => {
-                if self.links[id.index()].path.on_response(*token) {
-                    self.changed_paths.push_back(id);
-                }
+                self.on_path_response(id, *token, now);
                 Ok(())
             }
             Message::Close(_) => {
@@ -164,6 +162,19 @@ impl Session {
             }
             Message::Heartbeat | Message::Padding(_) => Ok(()),
         }
+    }
+
+    fn on_path_response(&mut self, id: LinkId, token: [u8; 8], now: Instant) {
+        let link = &mut self.links[id.index()];
+        let first = !link.path.is_validated();
+        if !link.path.on_response(token) {
+            return;
+        }
+        if first {
+            // Its time of trial begins here: until now only challenges could be sent.
+            link.sender = Sender::new(sender_config(&self.config), now);
+        }
+        self.changed_paths.push_back(id);
     }
 
     fn on_link_open(

@@ -145,10 +145,7 @@ impl Session {
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
         let segment_bytes =
             overhead::datagram_bytes(overhead::symbol_bytes_max(datagram_bytes_max)) as usize;
-        let sender = SenderConfig {
-            heartbeat_interval: config.heartbeat,
-            ..SenderConfig::default()
-        };
+        let sender = sender_config(&config);
         let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
             .map(|number| {
                 let wan = parameters
@@ -297,5 +294,13 @@ impl Session {
 
     const fn role_is_initiator(&self) -> bool {
         self.initiator
+    }
+}
+
+/// What the links' senders take from the configuration.
+fn sender_config(config: &SessionConfig) -> SenderConfig {
+    SenderConfig {
+        heartbeat_interval: config.heartbeat,
+        ..SenderConfig::default()
     }
 }

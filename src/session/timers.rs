@@ -67,6 +67,10 @@ impl Session {
     }
 
     fn link_timeout(&mut self, index: usize, now: Instant) {
+        // A link that nothing can be sent on proves nothing by its silence.
+        if !self.links[index].is_reachable() {
+            return;
+        }
         let others_progress = self.others_progress(index, now);
         let link = &mut self.links[index];
         let (id, before) = (link.id, link.acted_on);
@@ -183,14 +187,14 @@ impl Session {
                 soonest = (at, timer);
             }
         };
+        let can_report = self.links.iter().any(Link::is_open);
         for (index, link) in self.links.iter().enumerate() {
-            consider(
-                link.sender
-                    .poll_timeout(now, self.others_progress(index, now)),
-                Timer::Link,
-            );
+            if link.is_reachable() {
+                let others = self.others_progress(index, now);
+                consider(link.sender.poll_timeout(now, others), Timer::Link);
+            }
             consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
-            if let Some(at) = link.receiver.report_at() {
+            if can_report && let Some(at) = link.receiver.report_at() {
                 consider(at.max(self.reports.next_at), Timer::Report);
             }
             if !link.queue.is_empty() {
