@@ -117,6 +117,7 @@ impl World {
                         origin: Origin {
                             port,
                             address: address(number, port, 0),
+                            local: None,
                         },
                         rebinds: 0,
                         nat_drops: 0,
