@@ -24,3 +24,5 @@ pub mod sim;
 pub mod sys;
 
 pub mod driver;
+
+pub mod lab;
