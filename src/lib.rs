@@ -20,9 +20,12 @@ pub mod session;
 pub mod endpoint;
 
 pub mod config;
+pub mod logging;
 pub mod sim;
+pub mod status;
 pub mod sys;
 
 pub mod driver;
 
+pub mod cli;
 pub mod lab;

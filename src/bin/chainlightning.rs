@@ -1,1 +1,86 @@
-fn main() {}
+//! The operator's tool: keys, checks, and a look at running daemons.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chainlightning::cli::{EXIT_FAILED, Failure, check, finish, keytool, status};
+use chainlightning::config::Role;
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Tool of ChainLightning, an encrypted tunnel over several internet links at once
+#[derive(Parser)]
+#[command(name = "chainlightning", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a private key; prints it (umask 077; chainlightning genkey > private.key)
+    Genkey,
+    /// Make a preshared key; prints it
+    Genpsk,
+    /// Read a private key from standard input; prints its public key
+    Pubkey,
+    /// Find every fault of a configuration and its key files, without starting anything
+    Check {
+        /// Configuration file [default: ./config.toml, else /etc/chainlightning/config.toml]
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Side to check it for
+        #[arg(long, value_enum, default_value_t = Side::Client)]
+        role: Side,
+    },
+    /// Show the state of a running client or server
+    Status {
+        /// Control socket [default: that of the client, else that of the server]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+        /// Print the daemon's answer as one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl From<Side> for Role {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Client => Self::Client,
+            Side::Server => Self::Server,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Genkey => secret(keytool::genkey()),
+        Command::Genpsk => secret(keytool::genpsk()),
+        Command::Pubkey => finish(keytool::pubkey(std::io::stdin().lock())),
+        Command::Check { config, role } => finish(check::check(config, role.into())),
+        Command::Status { socket, json } => {
+            let sockets = socket.map_or_else(status::default_sockets, |socket| vec![socket]);
+            finish(status::status(&sockets, json))
+        }
+    }
+}
+
+/// Prints a secret straight to the descriptor: the buffer of `stdout()` would keep a copy.
+fn secret(made: Result<zeroize::Zeroizing<String>, Failure>) -> ExitCode {
+    let written = made.and_then(|line| {
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+        let written = stdout.and_then(|fd| File::from(fd).write_all(line.as_bytes()));
+        written.map_err(|error| Failure::new(EXIT_FAILED, format!("standard output: {error}")))
+    });
+    finish(written.map(|()| String::new()))
+}
