@@ -34,6 +34,8 @@ drop_reasons! {
     ReplayDuplicate = "replay_duplicate",
     /// Packet number older than the window.
     ReplayTooOld = "replay_too_old",
+    /// Handshake of another protocol version.
+    HandshakeVersion = "handshake_version",
     /// Handshake with a wrong mac1: not for us, or not from someone who knows our key.
     HandshakeMac = "handshake_mac",
     /// Handshake that does not decrypt or comes from an unknown key.

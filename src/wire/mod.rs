@@ -3,4 +3,5 @@
 //! Untrusted bytes are checked once, here, into views whose accessors cannot fail.
 #![forbid(unsafe_code)]
 
+pub mod handshake;
 pub mod header;
