@@ -22,12 +22,11 @@ pub mod traffic;
 pub mod wanem;
 
 mod emulator;
-mod netlink;
 
 use std::io;
 use std::time::Duration;
 
-use crate::sys::Clock;
+use crate::sys::{Clock, NetdevError};
 
 pub use emulator::Emulator;
 pub use enter::{EnterError, Entry};
@@ -47,13 +46,8 @@ pub enum LabError {
         source: io::Error,
     },
     /// A change of interfaces, addresses or routes.
-    #[error("{what}: {source}")]
-    Netlink {
-        /// What was tried, with the object's name.
-        what: String,
-        /// What the kernel said.
-        source: Box<rtnetlink::Error>,
-    },
+    #[error("{0}: {source}", source = .0.source)]
+    Netdev(#[from] NetdevError),
     /// A program of the lab did not do what it should.
     #[error("{0}")]
     Program(String),

@@ -1,20 +1,20 @@
-//! A network namespace, kept by a descriptor; it ends with the last descriptor, process and socket in it.
+//! A network namespace of the lab: one of the kernel's, with quiet settings and its own view of `/sys`.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::thread;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 
 use super::LabError;
+use crate::sys::Namespace;
 
-/// A network namespace. Copies are the same namespace.
+/// A network namespace; it ends with the last descriptor, process and socket in it. Copies are the same namespace.
 #[derive(Clone, Debug)]
 pub struct Netns {
     name: &'static str,
-    file: Arc<fs::File>,
+    namespace: Arc<Namespace>,
 }
 
 impl Netns {
@@ -24,16 +24,13 @@ impl Netns {
     /// # Errors
     /// Without CAP_SYS_ADMIN in the current user namespace.
     pub fn create(name: &'static str) -> Result<Self, LabError> {
-        let make = move || {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            quiet_settings();
-            fs::File::open("/proc/thread-self/ns/net")
-        };
-        let file = on_thread(make)?.map_err(LabError::io(format!("namespace {name}")))?;
-        Ok(Self {
+        let namespace = Namespace::create().map_err(LabError::io(format!("namespace {name}")))?;
+        let netns = Self {
             name,
-            file: Arc::new(file),
-        })
+            namespace: Arc::new(namespace),
+        };
+        netns.run(quiet_settings)?;
+        Ok(netns)
     }
 
     /// The namespace of the calling thread.
@@ -41,11 +38,10 @@ impl Netns {
     /// # Errors
     /// Without /proc.
     pub fn current(name: &'static str) -> Result<Self, LabError> {
-        let file =
-            fs::File::open("/proc/thread-self/ns/net").map_err(LabError::io("own namespace"))?;
+        let namespace = Namespace::current().map_err(LabError::io("own namespace"))?;
         Ok(Self {
             name,
-            file: Arc::new(file),
+            namespace: Arc::new(namespace),
         })
     }
 
@@ -54,35 +50,29 @@ impl Netns {
         self.name
     }
 
-    /// The descriptor that keeps it.
-    pub fn file(&self) -> &fs::File {
-        &self.file
-    }
-
-    /// Moves the calling thread into it, for good. Sockets made from then on belong to it.
-    ///
-    /// # Errors
-    /// Without CAP_SYS_ADMIN.
-    pub fn enter(&self) -> Result<(), LabError> {
-        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| LabError::io(format!("enter namespace {}", self.name))(errno.into()))
-    }
-
     /// Runs `work` on a thread inside of it and waits for the result. The thread has a view of `/sys` that shows
     /// this namespace's interfaces, and so have the processes that it starts.
     ///
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R, LabError> {
-        on_thread(|| {
-            self.enter()?;
+        let inside = || {
             // A view that fails to mount leaves the old one, in which only names of interfaces differ.
             if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
                 let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
                 let _ = mount(Some("sysfs"), "/sys", Some("sysfs"), safe, None::<&str>);
             }
-            Ok(work())
-        })?
+            work()
+        };
+        self.namespace
+            .run(inside)
+            .map_err(LabError::io(format!("enter namespace {}", self.name)))
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
     }
 }
 
@@ -103,10 +93,4 @@ pub(super) fn quiet_settings() {
     ] {
         let _ = fs::write(format!("/proc/sys/net/{key}"), value);
     }
-}
-
-/// Runs `work` on a thread of its own, so that what it does to the thread's namespaces ends with it.
-fn on_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, LabError> {
-    thread::scope(|scope| scope.spawn(work).join())
-        .map_err(|_| LabError::Program("a thread of the lab panicked".into()))
 }

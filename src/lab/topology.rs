@@ -7,11 +7,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::netlink::{Mac, Netlink};
 use super::{Emulator, LabError, Launch, Netns, Process, netns};
-use crate::sys::ethtool;
+use crate::sys::Netdev;
+use crate::sys::netdev::{Feature, Mac, Prefix, Route};
 
 /// One emulated WAN.
 #[derive(Clone, Debug)]
@@ -105,13 +106,10 @@ impl Topology {
             .iter()
             .map(|name| Netns::create(name))
             .collect::<Result<Vec<_>, _>>()?;
-        for client in &clients {
-            client.run(|| Netlink::connect()?.bring_up("lo", None, None))??;
-        }
         server.run(configure_server)??;
-        let netlink = Netlink::connect()?;
+        let mut netdev = Netdev::open()?;
         for (index, wan) in wans.iter().enumerate() {
-            connect_wan(&netlink, index + 1, wan, &clients[wan.client], &server)?;
+            connect_wan(&mut netdev, index + 1, wan, &clients[wan.client], &server)?;
         }
         let args = emulator_args(&wans);
         let emulator = Process::start("wanem", &programs.wanem, &args, &outside, &directory, true)?;
@@ -192,12 +190,12 @@ impl Topology {
         let wan = &self.wans[number - 1];
         let device = format!("eth{number}");
         self.clients[wan.client].run(|| {
-            let netlink = Netlink::connect()?;
+            let mut netdev = Netdev::open()?;
             if up {
-                netlink.bring_up(&device, None, None)?;
-                client_routes(&netlink, number)
+                netdev.set_up(&device, true)?;
+                client_routes(&mut netdev, number)
             } else {
-                netlink.take_down(&device)
+                Ok(netdev.set_up(&device, false)?)
             }
         })?
     }
@@ -226,15 +224,15 @@ fn emulator_args(wans: &[Wan]) -> Vec<OsString> {
 }
 
 fn configure_server() -> Result<(), LabError> {
-    let netlink = Netlink::connect()?;
-    netlink.bring_up("lo", None, None)?;
-    netlink.add_address("lo", SERVER_V4.into(), 32)?;
-    netlink.add_address("lo", SERVER_V6.into(), 128)
+    let mut netdev = Netdev::open()?;
+    netdev.add_address("lo", Prefix::host(SERVER_V4.into()), None)?;
+    netdev.add_address("lo", Prefix::host(SERVER_V6.into()), None)?;
+    Ok(())
 }
 
 /// One WAN: two pairs of interfaces with the emulator between them.
 fn connect_wan(
-    netlink: &Netlink,
+    netdev: &mut Netdev,
     number: usize,
     wan: &Wan,
     client: &Netns,
@@ -246,53 +244,99 @@ fn connect_wan(
         format!("eth{number}"),
     );
     for (ours, namespace) in [(&inside, client), (&outside, server)] {
-        netlink.add_veth(ours, &device)?;
-        netlink.move_to(&device, namespace)?;
+        netdev.add_veth(ours, &device)?;
+        netdev.move_to(&device, namespace.as_fd())?;
     }
     let mtu = wan.mtu;
     let client_side = || -> Result<(), LabError> {
-        let netlink = Netlink::connect()?;
-        bring_up_without_offload(&netlink, &device, mtu, Some(mac(number, Side::Client)))?;
-        netlink.add_address(&device, Topology::client_v4(number).into(), 24)?;
-        netlink.add_address(&device, Topology::client_v6(number).into(), 64)?;
-        client_routes(&netlink, number)
+        let mut netdev = Netdev::open()?;
+        bring_up_without_offload(&mut netdev, &device, mtu, Some(mac(number, Side::Client)))?;
+        netdev.add_address(
+            &device,
+            Prefix {
+                address: Topology::client_v4(number).into(),
+                bits: 24,
+            },
+            None,
+        )?;
+        netdev.add_address(
+            &device,
+            Prefix {
+                address: Topology::client_v6(number).into(),
+                bits: 64,
+            },
+            None,
+        )?;
+        client_routes(&mut netdev, number)
     };
     let server_side = || -> Result<(), LabError> {
-        let netlink = Netlink::connect()?;
-        bring_up_without_offload(&netlink, &device, mtu, Some(mac(number, Side::Server)))?;
+        let mut netdev = Netdev::open()?;
+        bring_up_without_offload(&mut netdev, &device, mtu, Some(mac(number, Side::Server)))?;
         let [v4, v6] = addresses(number, Side::Server);
-        netlink.add_address(&device, v4, 24)?;
-        netlink.add_address(&device, v6, 64)?;
+        netdev.add_address(
+            &device,
+            Prefix {
+                address: v4,
+                bits: 24,
+            },
+            None,
+        )?;
+        netdev.add_address(
+            &device,
+            Prefix {
+                address: v6,
+                bits: 64,
+            },
+            None,
+        )?;
         let [v4, v6] = addresses(number, Side::Client);
-        netlink.add_neighbour(&device, v4, mac(number, Side::Client))?;
-        netlink.add_neighbour(&device, v6, mac(number, Side::Client))
+        netdev.add_neighbour(&device, v4, mac(number, Side::Client))?;
+        netdev.add_neighbour(&device, v6, mac(number, Side::Client))?;
+        Ok(())
     };
     client.run(client_side)??;
     server.run(server_side)??;
-    bring_up_without_offload(netlink, &inside, mtu, None)?;
-    bring_up_without_offload(netlink, &outside, mtu, None)
+    bring_up_without_offload(netdev, &inside, mtu, None)?;
+    bring_up_without_offload(netdev, &outside, mtu, None)
 }
 
 /// Gateways and default routes over every WAN with rising metrics: the first WAN carries what has no source rule.
-fn client_routes(netlink: &Netlink, number: usize) -> Result<(), LabError> {
+fn client_routes(netdev: &mut Netdev, number: usize) -> Result<(), LabError> {
     let metric = 100 + u32::from(octet(number));
     let device = format!("eth{number}");
     for gateway in addresses(number, Side::Server) {
-        netlink.add_neighbour(&device, gateway, mac(number, Side::Server))?;
-        netlink.add_default_route(&device, gateway, metric)?;
+        netdev.add_neighbour(&device, gateway, mac(number, Side::Server))?;
+        let all = if gateway.is_ipv4() {
+            Prefix::DEFAULT_V4
+        } else {
+            Prefix::DEFAULT_V6
+        };
+        let route = Route {
+            gateway: Some(gateway),
+            device: Some(device.clone()),
+            metric,
+            ..Route::to(all)
+        };
+        netdev.add_route(&route)?;
     }
     Ok(())
 }
 
 /// Frames that the emulator sees must be what a wire would carry: no superframes, checksums filled in.
 fn bring_up_without_offload(
-    netlink: &Netlink,
+    netdev: &mut Netdev,
     device: &str,
     mtu: u32,
     mac: Option<Mac>,
 ) -> Result<(), LabError> {
-    ethtool::disable_offloads(device).map_err(LabError::io(format!("offloads of {device}")))?;
-    netlink.bring_up(device, Some(mtu), mac)
+    for feature in Feature::ALL {
+        netdev.set_feature(device, feature, false)?;
+    }
+    netdev.set_mtu(device, mtu)?;
+    if let Some(mac) = mac {
+        netdev.set_mac(device, mac)?;
+    }
+    Ok(netdev.set_up(device, true)?)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -303,14 +347,8 @@ enum Side {
 
 /// A locally administered Ethernet address.
 fn mac(number: usize, side: Side) -> Mac {
-    [
-        0x02,
-        0,
-        0,
-        0,
-        if side == Side::Client { 0xC0 } else { 0x50 },
-        octet(number),
-    ]
+    let end = if side == Side::Client { 0xC0 } else { 0x50 };
+    Mac([0x02, 0, 0, 0, end, octet(number)])
 }
 
 fn addresses(number: usize, side: Side) -> [IpAddr; 2] {

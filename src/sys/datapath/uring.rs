@@ -1,0 +1,438 @@
+//! The io_uring path: arms reads, pushes writes, dispatches completions.
+//!
+//! Each descriptor is read by one multishot operation where the kernel can, else by [`READS`] one-shot reads
+//! into buffers of its own. Sends are the same in both tiers: WriteFixed from the registered slots.
+//!
+//! Invariants:
+//! * Every completion without "more" ends its operation; reads are then armed again at the start of the next
+//!   turn, after their buffers were given back.
+//! * `in_flight` operations may touch memory of `groups`, the ports' buffers and the send slots; dropping the
+//!   path cancels and awaits them before any of that is unmapped.
+
+mod read;
+mod write;
+
+pub(super) use read::{deliver, read_multi};
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use super::buf_ring::BufRing;
+use super::ports::{Kind, ReadBuffers};
+use super::ring::{Completion, Ring};
+use super::token::Token;
+use super::{DatapathError, Handler, Shared};
+use crate::sys::arena::Arena;
+
+/// One-shot reads outstanding for each descriptor. One costs a round trip for every read; from eight on the
+/// kernel wakes them all for each packet and the cost grows (docs/measurements.md).
+const READS: u8 = 4;
+/// Room for one GRO read: the kernel merges at most one IP packet's worth.
+const DATAGRAMS_BYTES: usize = 65_536;
+/// Room for one frame of 10 + 65 535 bytes, in whole pages.
+const FRAME_BYTES: usize = super::SLOT_BYTES;
+/// Provided buffers: two turns of 32 reads, which is what one multishot wake-up takes at most
+/// (MULTISHOT_MAX_RETRY).
+const DATAGRAMS_BUFFERS: u16 = 64;
+const FRAME_BUFFERS: u16 = 32;
+const DATAGRAMS_GROUP: u16 = 0;
+const FRAME_GROUP: u16 = 1;
+/// Registered buffer of the send slots; port `i` has buffer `i + 1`.
+const SEND_BUFFER: u16 = 0;
+/// A datapath without room for this many descriptors is of no use.
+const PORTS_MIN: u32 = 4;
+/// How long dropping waits for cancelled operations, in turns of 20 ms.
+const DRAIN_TURNS: u32 = 50;
+
+/// The path's own state.
+#[derive(Debug)]
+pub(super) struct UringPath {
+    // Dropped first; see the invariants.
+    ring: Ring,
+    datagrams: Option<BufRing>,
+    frames: Option<BufRing>,
+    /// Send slots below this are registered.
+    fixed_slots: u16,
+    /// Memory that may still be registered; 0 when buffers cannot be.
+    lockable: usize,
+    /// Whether the ring is fenced in, see [`Ring::enable`].
+    restricted: bool,
+    /// Reads and polls to arm at the start of the next turn.
+    due: Vec<Token>,
+    /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
+    oversize: Vec<u16>,
+    /// Operations without their last completion.
+    in_flight: usize,
+}
+
+impl UringPath {
+    /// Opens ring, file table and buffers.
+    pub(super) fn open(
+        ring: Ring,
+        receive_multi: bool,
+        read_multi: bool,
+        shared: &mut Shared,
+    ) -> Result<Self, DatapathError> {
+        let fail = |what| move |error| DatapathError::Ring(what, error);
+        // The table may not be larger than the limit of open files.
+        let mut ports = u32::try_from(shared.ports.capacity()).unwrap_or(u32::MAX);
+        while let Err(error) = ring.submitter().register_files_sparse(ports) {
+            ports /= 2;
+            if ports < PORTS_MIN {
+                return Err(DatapathError::Ring("registering files", error));
+            }
+        }
+        shared.ports.limit(ports as usize);
+        // Fails before Linux 5.19 and when locked memory is limited to nothing: plain reads and writes then.
+        let sparse = ring.submitter().register_buffers_sparse(ports + 1).is_ok();
+        let mut lockable = if sparse { locked_bytes_max() } else { 0 };
+        let fixed_slots = register_slots(&ring, shared, &mut lockable);
+        let group = |wanted: bool, group, count, bytes| -> Result<Option<BufRing>, DatapathError> {
+            if !wanted {
+                return Ok(None);
+            }
+            let buffers = BufRing::register(&ring, group, count, bytes);
+            buffers.map(Some).map_err(fail("registering a buffer ring"))
+        };
+        let datagrams = group(
+            receive_multi,
+            DATAGRAMS_GROUP,
+            DATAGRAMS_BUFFERS,
+            DATAGRAMS_BYTES,
+        )?;
+        let frames = group(read_multi, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
+        let restricted = ring.enable(read_multi).map_err(fail("enabling"))?;
+        Ok(Self {
+            ring,
+            datagrams,
+            frames,
+            fixed_slots,
+            lockable,
+            restricted,
+            due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
+            oversize: Vec::with_capacity(shared.slots.count()),
+            in_flight: 0,
+        })
+    }
+
+    /// How it works, for people.
+    pub(super) fn description(&self, slots: usize) -> String {
+        let how = |multi| if multi { "multishot" } else { "one-shot" };
+        format!(
+            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}",
+            how(self.datagrams.is_some()),
+            how(self.frames.is_some()),
+            self.fixed_slots,
+            self.ring.mode(),
+            if self.restricted {
+                "restricted"
+            } else {
+                "unrestricted"
+            },
+        )
+    }
+
+    /// Registers a new port's descriptor and gets its reads ready.
+    pub(super) fn add(&mut self, shared: &mut Shared, index: u16) -> Result<(), DatapathError> {
+        let port = shared.ports.port_mut(index);
+        self.ring
+            .set_file(index, port.fd.as_raw_fd())
+            .map_err(|error| DatapathError::Ring("registering a file", error))?;
+        let generation = port.generation;
+        let multi = match port.kind {
+            Kind::Readable | Kind::Wake => {
+                self.due.push(Token::Poll {
+                    port: index,
+                    generation,
+                });
+                return Ok(());
+            }
+            Kind::Tun => self.frames.is_some(),
+            Kind::Socket => self.datagrams.is_some(),
+        };
+        if multi {
+            self.due.push(Token::Read {
+                port: index,
+                generation,
+                part: 0,
+            });
+            return Ok(());
+        }
+        let bytes = if port.kind == Kind::Tun {
+            FRAME_BYTES
+        } else {
+            DATAGRAMS_BYTES
+        };
+        let arena = Arena::new(bytes * usize::from(READS)).map_err(DatapathError::Memory)?;
+        let fixed =
+            arena.len() <= self.lockable && register(&self.ring, index + 1, &arena, arena.len());
+        if fixed {
+            self.lockable -= arena.len();
+        }
+        port.buffers = Some(ReadBuffers {
+            arena,
+            buffer_bytes: bytes,
+            fixed,
+        });
+        for part in 0..READS {
+            self.due.push(Token::Read {
+                port: index,
+                generation,
+                part,
+            });
+        }
+        Ok(())
+    }
+
+    /// Cancels a port's reads; it is forgotten when the last has completed.
+    pub(super) fn remove(&mut self, shared: &mut Shared, key: u32) {
+        let Some(index) = shared.ports.close(key) else {
+            return;
+        };
+        let port = shared.ports.port(index);
+        let generation = port.generation;
+        match port.kind {
+            Kind::Readable | Kind::Wake => {
+                self.ring.push_cancel(
+                    Token::Poll {
+                        port: index,
+                        generation,
+                    },
+                    &mut shared.stats,
+                );
+            }
+            Kind::Tun | Kind::Socket => {
+                for part in 0..READS {
+                    let token = Token::Read {
+                        port: index,
+                        generation,
+                        part,
+                    };
+                    self.ring.push_cancel(token, &mut shared.stats);
+                }
+            }
+        }
+        // Submitted now, so that sends queued before still find the descriptor in the table.
+        let _ = self.ring.flush(&mut shared.stats);
+        let _ = self.ring.set_file(index, -1);
+        self.forget_if_idle(shared, index);
+    }
+
+    /// See [`super::Datapath::turn`].
+    pub(super) fn turn(
+        &mut self,
+        shared: &mut Shared,
+        timeout: Option<Duration>,
+        handler: &mut impl Handler,
+    ) -> Result<(), DatapathError> {
+        self.send_oversize(shared, handler);
+        self.arm_due(shared);
+        if self.ring.is_backed_up() {
+            self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
+        }
+        let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
+        let want = u32::from(wait);
+        self.ring
+            .enter(want, timeout.filter(|_| wait), &mut shared.stats)
+            .map_err(waiting_failed)?;
+        let mut left = self.ring.ready();
+        shared.stats.cqes += left as u64;
+        shared.stats.batch_max = shared.stats.batch_max.max(left as u64);
+        let mut outcome = Ok(());
+        while left > 0 {
+            let taken = self.ring.reap(left);
+            if taken == 0 {
+                break;
+            }
+            left -= taken;
+            for index in 0..taken {
+                let completion = self.ring.completion(index);
+                if let Err(error) = self.dispatch(shared, completion, handler) {
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn dispatch(
+        &mut self,
+        shared: &mut Shared,
+        completion: Completion,
+        handler: &mut impl Handler,
+    ) -> Result<(), DatapathError> {
+        match Token::unpack(completion.token) {
+            Some(Token::Read {
+                port,
+                generation,
+                part,
+            }) => {
+                let result = self.on_read(shared, completion, port, part, handler);
+                self.ended(
+                    shared,
+                    completion,
+                    port,
+                    Token::Read {
+                        port,
+                        generation,
+                        part,
+                    },
+                );
+                result
+            }
+            Some(Token::Poll { port, generation }) => {
+                read::on_poll(shared, completion, port, handler);
+                self.ended(shared, completion, port, Token::Poll { port, generation });
+                Ok(())
+            }
+            Some(Token::Write {
+                slot,
+                offset,
+                bytes,
+                several,
+            }) => {
+                self.in_flight -= 1;
+                let part = (offset as usize, bytes as usize);
+                self.on_write(shared, completion.result, slot, part, several, handler);
+                shared.slots.done(slot);
+                Ok(())
+            }
+            Some(Token::Cancel) | None => Ok(()),
+        }
+    }
+
+    /// An operation of a port has completed; unless it goes on, it is armed again or was the port's last.
+    fn ended(&mut self, shared: &mut Shared, completion: Completion, index: u16, token: Token) {
+        if completion.more() {
+            return;
+        }
+        self.in_flight -= 1;
+        let port = shared.ports.port_mut(index);
+        port.in_flight -= 1;
+        if port.closing {
+            self.forget_if_idle(shared, index);
+        } else {
+            shared.stats.rearms += 1;
+            self.due.push(token);
+        }
+    }
+
+    /// Forgets a closing port that the kernel has finished with.
+    fn forget_if_idle(&mut self, shared: &mut Shared, index: u16) {
+        let port = shared.ports.port(index);
+        if !port.closing || port.in_flight > 0 {
+            return;
+        }
+        if let Some(buffers) = port.buffers.as_ref().filter(|buffers| buffers.fixed) {
+            self.lockable += buffers.arena.len();
+            let nothing = libc::iovec {
+                iov_base: std::ptr::null_mut(),
+                iov_len: 0,
+            };
+            // SAFETY: an empty entry names no memory. Should the kernel refuse, the pages stay pinned and the
+            // mapping alone goes away; no operation uses them any more.
+            let _ = unsafe {
+                self.ring.submitter().register_buffers_update(
+                    u32::from(index) + 1,
+                    &[nothing],
+                    None,
+                )
+            };
+        }
+        shared.ports.forget(index);
+    }
+
+    /// Takes back from the kernel what it still holds: cancels everything and waits for the completions.
+    pub(super) fn drain(&mut self, shared: &mut Shared) {
+        self.ring.push_cancel_all(&mut shared.stats);
+        for _ in 0..DRAIN_TURNS {
+            if self.in_flight == 0 {
+                return;
+            }
+            let timeout = Some(Duration::from_millis(20));
+            if self.ring.enter(1, timeout, &mut shared.stats).is_err() {
+                break;
+            }
+            let count = self.ring.ready();
+            for _ in 0..count {
+                if self.ring.reap(1) == 0 {
+                    break;
+                }
+                let completion = self.ring.completion(0);
+                let ours = !matches!(Token::unpack(completion.token), Some(Token::Cancel) | None);
+                if ours && !completion.more() {
+                    self.in_flight -= 1;
+                }
+            }
+        }
+    }
+
+    /// Keeps the buffer groups mapped for ever.
+    pub(super) fn leak(&mut self) {
+        for group in [&mut self.datagrams, &mut self.frames]
+            .into_iter()
+            .flatten()
+        {
+            group.leak();
+        }
+    }
+
+    /// Whether the kernel is done with our memory.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+}
+
+fn waiting_failed(error: std::io::Error) -> DatapathError {
+    DatapathError::Ring("waiting", error)
+}
+
+/// Registers as many send slots as locked memory allows, from the first; returns how many.
+fn register_slots(ring: &Ring, shared: &Shared, lockable: &mut usize) -> u16 {
+    let slots = &shared.slots;
+    let most = *lockable / slots.slot_bytes();
+    let mut count = slots.count().min(most);
+    while count > 0 {
+        let bytes = count * slots.slot_bytes();
+        if register(ring, SEND_BUFFER, slots.arena(), bytes) {
+            *lockable -= bytes;
+            return u16::try_from(count).unwrap_or(u16::MAX);
+        }
+        count /= 2;
+    }
+    0
+}
+
+/// How much memory this process should lock. The limit holds for all processes of a user together and rings
+/// count as well, so who is bound by it takes an eighth.
+fn locked_bytes_max() -> usize {
+    const CAP_IPC_LOCK: u32 = 14;
+    let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+    // Only the first user namespace's capability lifts the limit; its map is the identity.
+    let map = read("/proc/self/uid_map");
+    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let status = read("/proc/thread-self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    if first && bits >> CAP_IPC_LOCK & 1 == 1 {
+        return usize::MAX;
+    }
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
+    limit.map_or(0, |(soft, _)| {
+        usize::try_from(soft).unwrap_or(usize::MAX) / 8
+    })
+}
+
+/// Registers the start of an arena as buffer `index`; `false` when the kernel refuses (locked memory).
+fn register(ring: &Ring, index: u16, arena: &Arena, bytes: usize) -> bool {
+    let buffer = arena.iovec(bytes);
+    // SAFETY: the arena is mapped for longer than the ring: send slots and port buffers are dropped after it,
+    // or after the entry was emptied.
+    let result = unsafe {
+        ring.submitter()
+            .register_buffers_update(u32::from(index), &[buffer], None)
+    };
+    result.is_ok()
+}
