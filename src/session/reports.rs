@@ -103,6 +103,7 @@ impl Session {
             owd_min_us: report.owd_min_us,
             owd_last_us: report.owd_last_us,
             owd_max_us: report.owd_max_us,
+            interval_ms: u8::try_from(self.reports.interval.as_millis() + 1).unwrap_or(u8::MAX),
             bitmap_bytes,
             bitmap,
         })
@@ -142,6 +143,7 @@ impl Session {
         if report.largest >= link.sent_next {
             return;
         }
+        link.sender.set_report_interval(Duration::from_millis(u64::from(message.interval_ms)));
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         let delivery = link
