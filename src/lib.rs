@@ -28,3 +28,4 @@ pub mod sys;
 pub mod driver;
 
 pub mod cli;
+pub mod lab;

@@ -121,9 +121,9 @@ mod tests {
     #[test]
     fn one_item_below_target_starts_the_interval_over() {
         let mut codel = CoDel::default();
-        assert_eq!(signals(&mut codel, 0, 99, 6), []);
-        assert_eq!(signals(&mut codel, 99, 100, 4), []);
-        assert_eq!(signals(&mut codel, 100, 200, 6), []);
+        assert_eq!(signals(&mut codel, 0, 99, 6), [] as [u64; 0]);
+        assert_eq!(signals(&mut codel, 99, 100, 4), [] as [u64; 0]);
+        assert_eq!(signals(&mut codel, 100, 200, 6), [] as [u64; 0]);
         assert_eq!(signals(&mut codel, 200, 201, 6), [200]);
     }
 

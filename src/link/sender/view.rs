@@ -10,7 +10,15 @@ use crate::link::owd::Delay;
 use crate::link::rtt::RTT_INITIAL;
 use crate::link::state::{Cause, State};
 
+/// No peer reports more often than this.
+const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(5);
+
 impl<T: Copy> Sender<T> {
+    /// The peer told how long it waits between two reports.
+    pub fn set_report_interval(&mut self, interval: Duration) {
+        self.config.report_interval = interval.max(REPORT_INTERVAL_MIN);
+    }
+
     /// Changes the heartbeat of the idle link.
     pub const fn set_heartbeat(&mut self, interval: Duration) {
         self.config.heartbeat_interval = interval;

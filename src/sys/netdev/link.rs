@@ -151,7 +151,7 @@ impl Netdev {
         found.ok_or_else(|| NetdevError::new("find interface", name, missing()))
     }
 
-    fn set(
+    pub(super) fn set(
         &mut self,
         message: Message,
         operation: &'static str,
@@ -164,7 +164,7 @@ impl Netdev {
 }
 
 /// The fixed header with nothing but an index.
-fn ifinfo(index: u32) -> [u8; IFINFO_BYTES] {
+pub(super) fn ifinfo(index: u32) -> [u8; IFINFO_BYTES] {
     let mut header = [0; IFINFO_BYTES];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header

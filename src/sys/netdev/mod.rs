@@ -9,6 +9,7 @@
 mod address;
 mod ethtool;
 mod link;
+mod neighbour;
 mod netlink;
 mod route;
 mod rule;
@@ -23,6 +24,7 @@ use std::str::FromStr;
 pub use address::Address;
 pub use ethtool::Feature;
 pub use link::Interface;
+pub use neighbour::Mac;
 pub use route::{Route, TABLE_MAIN};
 pub use rule::Rule;
 
