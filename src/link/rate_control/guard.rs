@@ -29,6 +29,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_millis(100);
 const WINDOW_HIGH: Duration = Duration::from_millis(50);
 const WINDOW_JITTER: f64 = 20.0;
+/// Reports that a judgement needs, and one more because the window's edge falls between two.
+const WINDOW_REPORTS: f64 = 4.0;
 const WINDOW_MAX: Duration = Duration::from_millis(300);
 /// Time between two calibrations against a standing queue.
 const CALIBRATION_PAUSE: Duration = Duration::from_millis(30);
@@ -143,15 +145,15 @@ impl RateControl {
         self.enter(Phase::Drain, gain, now + lasts, now);
     }
 
-    /// Span of packets that a judgement needs: more with jitter, less when it is urgent.
+    /// Span of packets that a judgement needs: more with jitter or rare reports, less when it is urgent.
     fn window(&self) -> Duration {
         let least = if self.sight.queue_min > QUEUE_HIGH {
             WINDOW_HIGH
         } else {
             WINDOW
         };
-        let jitter = Duration::from_secs_f64(self.sight.jitter * WINDOW_JITTER);
-        jitter.clamp(least, WINDOW_MAX)
+        let noise = (self.sight.jitter * WINDOW_JITTER).max(self.sight.spacing * WINDOW_REPORTS);
+        Duration::from_secs_f64(noise).clamp(least, WINDOW_MAX)
     }
 
     /// Takes the receiving rate under a standing queue for the capacity.
@@ -167,8 +169,12 @@ impl RateControl {
         let Some(seen) = self.meter.measure(from, Instant::FAR) else {
             return;
         };
-        // A level delay says only how much was sent, and a steep fall is a bunch after a pause.
-        if seen.span < window || seen.slope.abs() < LEVEL + seen.error || seen.slope < -0.4 {
+        // A level delay says only how much was sent, and a steep fall is a bunch after a pause. The window's
+        // edge falls between two reports, so the span is a little shorter.
+        if seen.span < window.mul_f64(0.7)
+            || seen.slope.abs() < LEVEL + seen.error
+            || seen.slope < -0.4
+        {
             return;
         }
         self.calibrated_at = now;
