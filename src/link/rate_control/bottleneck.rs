@@ -121,7 +121,7 @@ impl Wan {
     fn step(&mut self, now: Instant, ms: u64) {
         self.receive(now);
         self.control.handle_timeout(now);
-        self.sender.handle_timeout(now, true, &mut |_| {});
+        self.sender.handle_timeout(now, Instant::FAR, &mut |_| {});
         self.pacer.set_rate(self.control.pacing_rate(), now);
         self.send(now, ms);
         let phase = self.control.phase();

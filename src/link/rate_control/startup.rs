@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{APP_LIMITED, Phase, RateControl};
+use super::{APP_LIMITED, LEVEL, Phase, RateControl};
 use crate::base::Instant;
 
 /// Growth per round.
@@ -41,6 +41,14 @@ impl RateControl {
             return;
         }
         if grows && round.span < span * 2 {
+            return;
+        }
+        if queue && round.slope > -LEVEL {
+            // The application alone sends about what the WAN carries, so no round doubles anything and the delay
+            // grows too slowly to see. Whose queue it is the guard finds out.
+            self.set_capacity(self.capacity.max(round.received().min(round.sent())));
+            self.schedule_probe(now);
+            self.start_drain(self.sight.queue_min, true, now);
             return;
         }
         let came = round.received().min(round.sent());
