@@ -48,7 +48,7 @@ impl RateControl {
             // grows too slowly to see. Whose queue it is the guard finds out.
             self.set_capacity(self.capacity.max(round.received().min(round.sent())));
             self.schedule_probe(now);
-            self.start_drain(self.sight.queue_min, true, now);
+            self.start_drain(true, now);
             return;
         }
         let came = round.received().min(round.sent());
