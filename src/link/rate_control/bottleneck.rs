@@ -340,3 +340,188 @@ fn finds_the_capacity_of_an_unknown_wan_and_keeps_the_queue_short() {
     eprintln!("{table}");
     assert_eq!(bad, 0);
 }
+
+#[test]
+fn a_fall_of_capacity_is_seen_in_400_ms_and_a_rise_regained_in_3_s() {
+    for (jitter, report, seed) in [(0.0, 5, 1), (5.0, 10, 2), (15.0, 5, 3), (0.0, 25, 4)] {
+        let path = Path {
+            rates: vec![(0, 50.0), (5_000, 20.0), (10_000, 50.0)],
+            jitter,
+            report,
+            ..Path::default()
+        };
+        let wan = run_one(&path, 15, seed);
+        print("steps", &wan);
+        let seen = wan.when(5_000, |t| t.0 < 25.0) - 5_000;
+        let empty = wan.when(5_050, |t| t.1 < 10.0) - 5_000;
+        let worst = wan.queue(5_000, 6_000, 1.0);
+        let regained = wan.when(10_000, |t| t.0 > 47.0).saturating_sub(10_000);
+        eprintln!(
+            "jitter {jitter} report {report}: seen {seen} ms, queue < 10 ms after {empty} ms (worst {worst:.0} ms), regained {regained} ms, C at 9.9 s {:.2}, used {:.3} {:.3}",
+            wan.capacity(9_900),
+            wan.utilisation(6_000, 9_999),
+            wan.utilisation(12_000, 14_999)
+        );
+        assert!(seen <= 400 && empty <= 1_000 && regained <= 3_000);
+    }
+}
+
+#[test]
+fn a_silence_does_not_lower_the_capacity() {
+    for (told, report, jitter) in [
+        (false, 5, 0.0),
+        (true, 5, 0.0),
+        (false, 25, 5.0),
+        (true, 10, 15.0),
+    ] {
+        let path = Path {
+            silence: (6_000, 6_135),
+            report,
+            jitter,
+            ..Path::default()
+        };
+        let wan = run(std::slice::from_ref(&path), 10, 5, |wan, ms, now| {
+            if told && ms == 6_060 {
+                wan.control.on_suspect(now);
+            }
+            if told && ms == 6_160 {
+                wan.control.on_return(now);
+            }
+        })
+        .remove(0);
+        print("silence", &wan);
+        let least = (5_900..10_000)
+            .map(|ms| wan.capacity(ms))
+            .fold(99.0, f64::min);
+        let empty = wan.when(6_200, |t| t.1 < 10.0) - 6_135;
+        eprintln!(
+            "told {told} report {report} jitter {jitter}: least C {least:.2}, queue < 10 ms {empty} ms after, used {:.3}",
+            wan.utilisation(7_000, 9_999)
+        );
+        assert!(least > 45.0 && empty < 1_000);
+    }
+}
+
+#[test]
+fn an_application_that_sends_little_neither_lowers_nor_raises_the_capacity() {
+    // Fills the WAN for 4 s, then sends 5 Mbit/s, then fills it again.
+    let path = Path {
+        offered: vec![(0, 80.0), (4_000, 5.0), (20_000, 80.0)],
+        jitter: 3.0,
+        ..Path::default()
+    };
+    let wan = run_one(&path, 22, 7);
+    print("app", &wan);
+    for ms in 4_000..20_000 {
+        assert!(
+            (wan.capacity(ms) / 50.0 - 1.0).abs() < 0.06,
+            "{ms} {}",
+            wan.capacity(ms)
+        );
+    }
+    assert!(wan.utilisation(20_100, 21_999) > 0.92);
+    // Never sends more than 8 Mbit/s: the start value stands, and nothing beyond twice of what passed is believed.
+    let path = Path {
+        offered: vec![(0, 8.0)],
+        ..Path::default()
+    };
+    let wan = run_one(&path, 10, 8);
+    assert!(
+        (8.0..=20.0).contains(&wan.capacity(9_999)),
+        "{}",
+        wan.capacity(9_999)
+    );
+    // And the capacity falls below what a steady application sends.
+    let path = Path {
+        rates: vec![(0, 50.0), (8_000, 20.0)],
+        offered: vec![(0, 80.0), (4_000, 30.0)],
+        ..Path::default()
+    };
+    let wan = run_one(&path, 12, 9);
+    print("app fall", &wan);
+    assert!(wan.capacity(9_500) < 22.0, "{}", wan.capacity(9_500));
+    assert!(wan.queue(9_500, 12_000, 0.9) < 15.0);
+}
+
+#[test]
+fn two_wans_take_turns_in_probing_and_both_are_filled() {
+    let fast = Path {
+        rates: vec![(0, 100.0), (8_000, 60.0)],
+        jitter: 2.0,
+        ..Path::default()
+    };
+    let slow = Path {
+        rates: vec![(0, 20.0), (8_000, 40.0)],
+        delay: 40,
+        jitter: 8.0,
+        report: 10,
+        ..Path::default()
+    };
+    let wans = run(&[fast, slow], 15, 11, |_, _, _| {});
+    for wan in &wans {
+        print("two", wan);
+        let probes = wan.phases.iter().filter(|p| p.1 == Phase::Probe).count();
+        eprintln!(
+            "probes {probes} used {:.3} {:.3} q50 {:.1}",
+            wan.utilisation(3_000, 7_999),
+            wan.utilisation(11_000, 14_999),
+            wan.queue(11_000, 15_000, 0.5)
+        );
+        assert!(probes >= 8);
+        assert!(wan.utilisation(3_000, 7_999) > 0.93 && wan.utilisation(11_000, 14_999) > 0.93);
+        assert!(wan.queue(11_000, 15_000, 0.5) <= 5.0);
+    }
+}
+
+#[test]
+fn a_shallow_queue_that_drops_is_found_by_what_does_not_come() {
+    let path = Path {
+        queue_max: 3,
+        ..Path::default()
+    };
+    let wan = run_one(&path, 10, 13);
+    print("shallow", &wan);
+    let used = wan.utilisation(4_000, 9_999);
+    let lost = wan.sender.counters().lost as f64 / wan.sender.counters().packets as f64;
+    eprintln!(
+        "shallow: C {:.2} used {used:.3} lost {lost:.4}",
+        wan.capacity(9_999)
+    );
+    assert!((wan.capacity(9_999) / 50.0 - 1.0).abs() < 0.05 && used > 0.93 && lost < 0.03);
+}
+
+#[test]
+fn a_ceiling_is_never_passed() {
+    let path = Path {
+        ceiling: Some(30),
+        ..Path::default()
+    };
+    let wan = run_one(&path, 6, 14);
+    assert!(wan.trace.iter().all(|t| t.0 <= 30.0));
+    assert!(wan.utilisation(2_000, 5_999) < 0.61 && wan.utilisation(2_000, 5_999) > 0.56);
+}
+
+#[test]
+fn after_a_long_silence_half_the_capacity_is_tried_first() {
+    let path = Path {
+        silence: (4_000, 6_000),
+        ..Path::default()
+    };
+    let wan = run(
+        std::slice::from_ref(&path),
+        10,
+        15,
+        |wan, ms, now| match ms {
+            4_060 => wan.control.on_suspect(now),
+            6_050 => {
+                wan.control.on_return(now);
+                assert!(wan.control.pacing_rate() < Rate::from_mbps(27));
+            }
+            _ => {}
+        },
+    )
+    .remove(0);
+    print("long silence", &wan);
+    let regained = wan.when(6_051, |t| t.0 > 46.0) - 6_051;
+    assert!(regained < 1_500, "{regained}");
+}

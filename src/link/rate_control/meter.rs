@@ -27,7 +27,7 @@ const GAP_MICROS: i64 = 40_000;
 const GAP_RATIO: i64 = 4;
 /// Fewest packets and points of a measurement.
 const PACKETS_MIN: u64 = 8;
-const POINTS_MIN: usize = 3;
+const POINTS_MIN: u32 = 3;
 
 /// What a span of sending brought.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub(super) struct Measured {
     delivered: f64,
     /// Growth of the delay: 0.1 = the last packet of a 100 ms span was 10 ms later than the first.
     pub(super) slope: f64,
+    /// Standard error of the slope: jitter makes it large, many reports and a long span make it small.
+    pub(super) error: f64,
     /// Lost / sent.
     pub(super) loss: f64,
     /// Time between the first and the last packet's sending.
@@ -51,6 +53,16 @@ impl Measured {
     /// What was received per second of receiving, in bits/s. A slope below -0.5 is a bunch, not a rate.
     pub(super) fn received(&self) -> f64 {
         self.delivered / (1.0 + self.slope.max(-0.5))
+    }
+
+    /// As [`Measured::received`], with the benefit of the doubt about the slope.
+    pub(super) fn received_at_most(&self) -> f64 {
+        self.delivered / (1.0 + (self.slope - self.error).max(0.0))
+    }
+
+    /// Whether the delay surely grew faster than `slope`.
+    pub(super) fn grows(&self, slope: f64) -> bool {
+        self.slope - self.error > slope
     }
 
     /// What of the sent rate did not come in time or at all, beyond the usual loss: 0 = all came.
@@ -75,6 +87,8 @@ struct Track {
     ring: [Point; POINTS],
     next: usize,
     count: usize,
+    /// Bytes in flight when the newest report came.
+    in_flight: u64,
 }
 
 impl Track {
@@ -91,6 +105,7 @@ impl Track {
             ring: [empty; POINTS],
             next: 0,
             count: 0,
+            in_flight: 0,
         }
     }
 
@@ -136,7 +151,8 @@ impl Track {
     fn measure(&self, from: Instant, to: Instant) -> Option<(Measured, u64)> {
         let newest = (0..self.count).find(|&b| self.back(b).is_some_and(|p| p.sent_at <= to))?;
         let (last, mut first) = (*self.back(newest)?, *self.back(newest)?);
-        let (mut n, mut sum_t, mut sum_d, mut sum_tt, mut sum_td) = (0, 0.0, 0.0, 0.0, 0.0);
+        let (mut n, mut sum_t, mut sum_d) = (0_u32, 0.0, 0.0);
+        let (mut sum_tt, mut sum_td, mut sum_dd) = (0.0, 0.0, 0.0);
         for back in newest..self.count {
             let Some(point) = self.back(back) else { break };
             if point.sent_at < from {
@@ -151,15 +167,21 @@ impl Track {
             sum_d += d;
             sum_tt += t * t;
             sum_td += t * d;
+            sum_dd += d * d;
         }
         let span = last.sent_at.since(first.sent_at);
         let packets = last.packets - first.packets.min(last.packets);
         if n < POINTS_MIN || packets < PACKETS_MIN || span.is_zero() {
             return None;
         }
-        let spread = f64::from(u32::try_from(n).unwrap_or(u32::MAX)) * sum_tt - sum_t * sum_t;
-        let slope =
-            (f64::from(u32::try_from(n).unwrap_or(u32::MAX)) * sum_td - sum_t * sum_d) / spread;
+        let count = f64::from(n);
+        let (tt, td, dd) = (
+            sum_tt - sum_t * sum_t / count,
+            sum_td - sum_t * sum_d / count,
+            sum_dd - sum_d * sum_d / count,
+        );
+        let slope = td / tt;
+        let error = ((dd - slope * td).max(0.0) / (count - 2.0) / tt).sqrt();
         let sent = (last.number - first.number.min(last.number)).max(1);
         let delivered =
             (last.bytes - first.bytes.min(last.bytes)) as f64 * 8.0 / span.as_secs_f64();
@@ -168,6 +190,7 @@ impl Track {
             Measured {
                 delivered,
                 slope,
+                error,
                 loss,
                 span,
             },
@@ -195,6 +218,7 @@ impl Meter {
         let Some(track) = self.tracks.get_mut(slot) else {
             return false;
         };
+        track.in_flight = sample.in_flight;
         track.push(Point {
             sent_at: sample.sent_at,
             received_us: sample.received_us,
@@ -212,12 +236,19 @@ impl Meter {
         }
     }
 
+    /// Bits in flight on all links, each as of its newest report.
+    #[allow(clippy::cast_precision_loss)] // gigabytes fit
+    pub(super) fn in_flight_bits(&self) -> f64 {
+        self.tracks.iter().map(|track| track.in_flight).sum::<u64>() as f64 * 8.0
+    }
+
     /// What was sent from `from` to `to` brought, over all links; `None` with too few reports.
     #[allow(clippy::cast_precision_loss)] // packets of half a second
     pub(super) fn measure(&self, from: Instant, to: Instant) -> Option<Measured> {
         let mut sum = Measured {
             delivered: 0.0,
             slope: 0.0,
+            error: 0.0,
             loss: 0.0,
             span: Duration::ZERO,
         };
@@ -229,6 +260,7 @@ impl Meter {
             let share = packets as f64;
             sum.delivered += part.delivered;
             sum.slope += part.slope * share;
+            sum.error += part.error * share;
             sum.loss += part.loss * share;
             sum.span = sum.span.max(part.span);
             weight += share;
@@ -237,6 +269,7 @@ impl Meter {
             return None;
         }
         sum.slope /= weight;
+        sum.error /= weight;
         sum.loss /= weight;
         Some(sum)
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{CRUISE_GAIN, LEVEL, Phase, RateControl};
+use super::{CRUISE_GAIN, LEVEL, Phase, QUEUE_HIGH, RateControl};
 use crate::base::Instant;
 
 /// Length of a probe, and its length in units of the jitter.
@@ -50,7 +50,6 @@ impl RateControl {
         self.phase == Phase::Cruise
             && self.backlogged
             && now >= self.next_probe_at
-            && now >= self.guard_from
             && self.sight.queue_min <= self.queue_low()
             && self.capacity < self.ceiling
     }
@@ -102,7 +101,8 @@ impl RateControl {
     /// Judges a finished probe once all of it is reported.
     pub(super) fn judge_probe(&mut self, now: Instant) {
         let Some(probe) = self.pending else { return };
-        if self.sight.sent_at < probe.to && now < probe.until {
+        let alarm = self.sight.queue_min > QUEUE_HIGH + 2.0 * self.sight.jitter;
+        if self.sight.sent_at < probe.to && now < probe.until && !alarm {
             return;
         }
         self.pending = None;
@@ -132,12 +132,7 @@ impl RateControl {
             let half = f64::midpoint(self.capacity, received);
             self.set_capacity(half.max(self.capacity * STEP_DOWN));
         }
-        let queue = (seen.slope * seen.span.as_secs_f64()).max(self.sight.queue_min);
-        if queue > 0.0 && seen.slope > 0.0 {
-            self.start_drain(queue, false, now);
-        } else {
-            self.end_drain(now);
-        }
+        self.start_drain(false, now);
     }
 
     fn start_probe(&mut self, now: Instant) {

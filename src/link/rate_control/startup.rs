@@ -31,13 +31,13 @@ impl RateControl {
             return;
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
-        let grows = round.slope > SLOPE;
+        let grows = round.grows(SLOPE);
         let dropped = round.shortfall(self.usual_loss) > SHORTFALL && !grows;
         if grows && queue || dropped {
             self.set_capacity(round.received());
             self.quick_until = now + super::QUICK;
             self.schedule_probe(now);
-            self.start_drain(self.sight.queue_min, false, now);
+            self.start_drain(false, now);
             return;
         }
         if grows && round.span < span * 2 {
@@ -48,7 +48,7 @@ impl RateControl {
             // grows too slowly to see. Whose queue it is the guard finds out.
             self.set_capacity(self.capacity.max(round.received().min(round.sent())));
             self.schedule_probe(now);
-            self.start_drain(self.sight.queue_min, true, now);
+            self.start_drain(true, now);
             return;
         }
         let came = round.received().min(round.sent());

@@ -423,6 +423,7 @@ impl<T: Copy> Sender<T> {
             queue_min,
             queue_p50,
             rtt: self.srtt(),
+            in_flight: self.in_flight,
         }
     }
 
