@@ -73,20 +73,19 @@ impl Session {
         }
         let others_acked_at = self.others_acked_at(index);
         let link = &mut self.links[index];
-        let id = link.id;
+        let (id, before) = (link.id, link.sender.state());
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         link.sender
             .handle_timeout(now, others_acked_at, &mut |outcome| outcomes.push(outcome));
         self.apply_outcomes(id);
-        self.on_link_state(index, now);
+        self.on_link_state(index, before, now);
     }
 
     /// Follows a link's change of state, whatever caused it: a timeout, a report or a refusal of the kernel.
-    pub(super) fn on_link_state(&mut self, index: usize, now: Instant) {
-        let link = &mut self.links[index];
+    pub(super) fn on_link_state(&mut self, index: usize, before: State, now: Instant) {
+        let link = &self.links[index];
         let (after, wan) = (link.sender.state(), link.wan);
-        let before = std::mem::replace(&mut link.acted_on, after);
         if before == State::Up && after != State::Up {
             self.leave_link(index, now);
         } else if before != State::Up && after == State::Up {
@@ -196,7 +195,10 @@ impl Session {
         for (index, link) in self.links.iter().enumerate() {
             if link.is_reachable() {
                 let others_acked_at = self.others_acked_at(index);
-                consider(link.sender.poll_timeout(now, others_acked_at), Timer::Link);
+                consider(
+                    link.sender.poll_timeout(now, others_acked_at),
+                    Timer::Link,
+                );
             }
             consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
             if can_report && let Some(at) = link.receiver.report_at() {
