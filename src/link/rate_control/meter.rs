@@ -181,7 +181,9 @@ impl Track {
             sum_dd - sum_d * sum_d / count,
         );
         let slope = td / tt;
-        let error = ((dd - slope * td).max(0.0) / (count - 2.0) / tt).sqrt();
+        // Few points make the residual itself uncertain: roughly Student's t at one sigma.
+        let doubt = 1.0 + 2.0 / (count - 2.0);
+        let error = doubt * ((dd - slope * td).max(0.0) / (count - 2.0) / tt).sqrt();
         let sent = (last.number - first.number.min(last.number)).max(1);
         let delivered =
             (last.bytes - first.bytes.min(last.bytes)) as f64 * 8.0 / span.as_secs_f64();
