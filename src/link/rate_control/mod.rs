@@ -16,7 +16,7 @@
 //! Never does: choosing links, or sending. Several links of one WAN share one control; probes of several WANs are
 //! kept apart by whoever grants the turns, because WANs may share a bottleneck.
 //!
-//! References: aggregation design 2.2; BBR (Cardwell 2016) for the shape, GCC (Carlucci 2016) for the slope.
+//! References: BBR (Cardwell 2016) for the shape, GCC (Carlucci 2016) for the slope.
 
 #[cfg(test)]
 mod bottleneck;
