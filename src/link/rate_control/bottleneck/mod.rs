@@ -165,7 +165,7 @@ impl Wan {
         }
         self.control.handle_timeout(now);
         for link in &mut self.links {
-            link.sender.handle_timeout(now, true, &mut |_| {});
+            link.sender.handle_timeout(now, now, &mut |_| {});
         }
         self.pacer.set_rate(self.control.pacing_rate(), now);
         self.send(now, ms);
