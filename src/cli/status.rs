@@ -59,8 +59,11 @@ pub fn status(sockets: &[PathBuf], json: bool) -> Result<String, Failure> {
     Err(Failure::new(exit_code, message))
 }
 
-/// One line each way.
-fn ask(socket: &Path) -> std::io::Result<String> {
+/// Asks the daemon behind `socket` for its state: one line each way.
+///
+/// # Errors
+/// Nobody answers, or not in time.
+pub fn ask(socket: &Path) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
     stream.set_write_timeout(Some(ANSWER_TIME_MAX))?;

@@ -19,6 +19,7 @@ pub mod netns;
 pub mod process;
 pub mod topology;
 pub mod traffic;
+pub mod tunnel;
 pub mod wanem;
 
 mod emulator;
@@ -33,6 +34,7 @@ pub use enter::{EnterError, Entry};
 pub use netns::Netns;
 pub use process::{Launch, Process};
 pub use topology::{Programs, Topology, Wan};
+pub use tunnel::{Tunnel, TunnelSpec};
 
 /// Why the lab could not be built or used.
 #[derive(Debug, thiserror::Error)]

@@ -93,6 +93,11 @@ impl Process {
         })
     }
 
+    /// Its name in the lab.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its number.
     pub fn id(&self) -> u32 {
         self.child.id()

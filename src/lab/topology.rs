@@ -135,6 +135,11 @@ impl Topology {
         &self.clients[index]
     }
 
+    /// How many clients there are.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
     /// The server's namespace.
     pub fn server(&self) -> &Netns {
         &self.server
@@ -203,6 +208,13 @@ impl Topology {
 
 impl Drop for Topology {
     fn drop(&mut self) {
+        // The kernel clears a namespace away some time after its end; a lab built right after this one must not meet
+        // its interfaces.
+        if let Ok(mut netdev) = Netdev::open() {
+            for device in self.devices() {
+                let _ = netdev.remove_interface(&device);
+            }
+        }
         if !self.keep_directory {
             let _ = fs::remove_dir_all(&self.directory);
         }
@@ -244,7 +256,11 @@ fn connect_wan(
         format!("eth{number}"),
     );
     for (ours, namespace) in [(&inside, client), (&outside, server)] {
-        netdev.add_veth(ours, &device)?;
+        if !netdev.add_veth(ours, &device)? {
+            return Err(LabError::Program(format!(
+                "there is a {ours} or {device} already"
+            )));
+        }
         netdev.move_to(&device, namespace.as_fd())?;
     }
     let mtu = wan.mtu;

@@ -12,7 +12,7 @@
 //! Suspicion is cheap (what was in flight is sent again elsewhere, at once), so it comes early; Down is expensive
 //! (the link must prove itself again), so it comes late.
 //!
-//! Never does: sending. Heartbeat times are asked for by [`Liveness::heartbeat_interval`].
+//! Never does: sending. Heartbeat times are asked for by `Liveness::heartbeat_interval`.
 
 use std::time::Duration;
 
@@ -111,8 +111,9 @@ pub(super) struct Silence {
     pub(super) report_interval: Duration,
     /// Interval of heartbeats at present.
     pub(super) heartbeat: Duration,
-    /// Another link has been acknowledged lately.
-    pub(super) other_links_progress: bool,
+    /// When another link was acknowledged last. Reports of all links travel together: only one that came after
+    /// this link's own acknowledgement was due says that the peer had nothing to tell of it.
+    pub(super) others_acked_at: Instant,
 }
 
 /// The state of one link and direction.
@@ -239,7 +240,7 @@ impl Liveness {
                     return Instant::FAR;
                 };
                 let (by_data, by_heartbeat) = self.suspect_times(oldest, silence);
-                if silence.other_links_progress {
+                if silence.others_acked_at >= by_data {
                     by_data.min(by_heartbeat)
                 } else {
                     by_heartbeat
@@ -279,7 +280,7 @@ impl Liveness {
 
     fn suspicion(&self, silence: &Silence, now: Instant) -> Option<Cause> {
         let (by_data, by_heartbeat) = self.suspect_times(silence.oldest_sent?, silence);
-        if silence.other_links_progress && now >= by_data {
+        if silence.others_acked_at >= by_data && now >= by_data {
             Some(Cause::AckTimeout)
         } else if now >= by_heartbeat {
             Some(Cause::HeartbeatTimeout)
@@ -350,7 +351,11 @@ mod tests {
             timeout: Duration::from_millis(40),
             report_interval: Duration::from_millis(5),
             heartbeat: Duration::from_millis(20),
-            other_links_progress: others,
+            others_acked_at: if others {
+                Instant::FAR
+            } else {
+                Instant::ZERO
+            },
         }
     }
 
@@ -377,6 +382,21 @@ mod tests {
         assert_eq!(link.state(), State::Suspect);
         link.on_ack(1, Instant::from_millis(1_050), Instant::from_millis(1_080));
         assert_eq!((link.state(), link.cause()), (State::Up, Cause::Replied));
+    }
+
+    #[test]
+    fn a_lost_report_is_not_the_links_fault() {
+        let mut link = up(1_000);
+        // The other link was acknowledged before this one's acknowledgement was due at 1040.
+        let mut silence = silence(1_000, true);
+        silence.others_acked_at = Instant::from_millis(1_039);
+        link.handle_timeout(&silence, Instant::from_millis(1_050));
+        assert_eq!(link.state(), State::Up);
+        assert_eq!(link.poll_timeout(&silence), Instant::from_millis(1_100));
+        silence.others_acked_at = Instant::from_millis(1_051);
+        assert!(link.poll_timeout(&silence) <= Instant::from_millis(1_051));
+        link.handle_timeout(&silence, Instant::from_millis(1_051));
+        assert_eq!(link.state(), State::Suspect);
     }
 
     #[test]

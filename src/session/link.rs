@@ -74,8 +74,6 @@ pub struct Link {
     pub sent: (u64, u64),
     /// Bytes and datagrams received.
     pub received: (u64, u64),
-    /// The state that the session has acted upon: reports change it too, not only timers.
-    pub acted_on: State,
     /// Symbols that this link lost and that were repaired or sent again.
     pub lost_symbols: u64,
 }
@@ -105,7 +103,6 @@ impl Link {
             largest_received: 0,
             sent: (0, 0),
             received: (0, 0),
-            acted_on: State::Probing,
             lost_symbols: 0,
         }
     }

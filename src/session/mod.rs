@@ -237,8 +237,10 @@ impl Session {
     /// The kernel refused a datagram of a link (no route, interface down, ...).
     pub fn on_send_error(&mut self, link: LinkId, now: Instant) {
         self.drops.count(crate::base::DropReason::SendFailed);
-        if let Some(link) = self.links.get_mut(link.index()) {
-            link.sender.on_send_error(now);
+        if let Some(known) = self.links.get_mut(link.index()) {
+            let before = known.sender.state();
+            known.sender.on_send_error(now);
+            self.on_link_state(link.index(), before, now);
         }
     }
 

@@ -103,6 +103,7 @@ impl Session {
             owd_min_us: report.owd_min_us,
             owd_last_us: report.owd_last_us,
             owd_max_us: report.owd_max_us,
+            interval_ms: u8::try_from(self.reports.interval.as_millis() + 1).unwrap_or(u8::MAX),
             bitmap_bytes,
             bitmap,
         })
@@ -142,13 +143,16 @@ impl Session {
         if report.largest >= link.sent_next {
             return;
         }
+        link.sender.set_report_interval(Duration::from_millis(u64::from(message.interval_ms)));
         self.outcomes.clear();
+        let before = link.sender.state();
         let outcomes = &mut self.outcomes;
         let delivery = link
             .sender
             .on_report(&report, now, &mut |outcome| outcomes.push(outcome));
         let wan = link.wan;
         self.apply_outcomes(message.link);
+        self.on_link_state(message.link.index(), before, now);
         if let Some(delivery) = delivery {
             self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);
         }

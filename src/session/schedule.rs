@@ -239,12 +239,15 @@ impl Session {
             .or_else(|| (0..self.candidates.len()).min_by_key(|&at| self.candidates[at].free_at))
     }
 
-    /// Whether frames are waiting for room: then delivery shows capacity.
+    /// Tells each WAN whether something waits for its pacer: then delivery shows capacity. A WAN is full long before
+    /// all are: what is committed to it waits, while the frames behind find room elsewhere.
     pub(super) fn set_backlogged(&mut self, limited: bool, now: Instant) {
-        for wan in &mut self.wans {
-            if wan.backlogged != limited {
-                wan.backlogged = limited;
-                wan.rate.set_backlogged(limited, now);
+        for (number, wan) in self.wans.iter_mut().enumerate() {
+            let waits = |link: &Link| link.wan.index() == number && !link.queue.is_empty();
+            let backlogged = limited || self.links.iter().any(waits);
+            if wan.backlogged != backlogged {
+                wan.backlogged = backlogged;
+                wan.rate.set_backlogged(backlogged, now);
             }
         }
     }

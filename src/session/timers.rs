@@ -71,20 +71,24 @@ impl Session {
         if !self.links[index].is_reachable() {
             return;
         }
-        let others_progress = self.others_progress(index, now);
+        let others_acked_at = self.others_acked_at(index);
         let link = &mut self.links[index];
-        let (id, before) = (link.id, link.acted_on);
+        let (id, before) = (link.id, link.sender.state());
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         link.sender
-            .handle_timeout(now, others_progress, &mut |outcome| outcomes.push(outcome));
-        let after = link.sender.state();
-        link.acted_on = after;
+            .handle_timeout(now, others_acked_at, &mut |outcome| outcomes.push(outcome));
         self.apply_outcomes(id);
+        self.on_link_state(index, before, now);
+    }
+
+    /// Follows a link's change of state, whatever caused it: a timeout, a report or a refusal of the kernel.
+    pub(super) fn on_link_state(&mut self, index: usize, before: State, now: Instant) {
+        let link = &self.links[index];
+        let (after, wan) = (link.sender.state(), link.wan);
         if before == State::Up && after != State::Up {
             self.leave_link(index, now);
         } else if before != State::Up && after == State::Up {
-            let wan = self.links[index].wan;
             self.wans[wan.index()].rate.on_return(now);
         }
     }
@@ -112,13 +116,13 @@ impl Session {
         }
     }
 
-    /// Whether another link was acknowledged within the last two report intervals.
-    fn others_progress(&self, index: usize, now: Instant) -> bool {
-        let window = self.reports.interval * 2 + Duration::from_millis(5);
-        self.links
-            .iter()
-            .enumerate()
-            .any(|(at, link)| at != index && now.since(link.sender.acked_at()) < window)
+    /// When any other link was acknowledged last.
+    fn others_acked_at(&self, index: usize) -> Instant {
+        let others = self.links.iter().enumerate().filter(|(at, _)| *at != index);
+        others
+            .map(|(_, link)| link.sender.acked_at())
+            .max()
+            .unwrap_or(Instant::ZERO)
     }
 
     /// One WAN at a time may probe for more, so that two that share a bottleneck do not fill it together.
@@ -190,8 +194,11 @@ impl Session {
         let can_report = self.links.iter().any(Link::is_open);
         for (index, link) in self.links.iter().enumerate() {
             if link.is_reachable() {
-                let others = self.others_progress(index, now);
-                consider(link.sender.poll_timeout(now, others), Timer::Link);
+                let others_acked_at = self.others_acked_at(index);
+                consider(
+                    link.sender.poll_timeout(now, others_acked_at),
+                    Timer::Link,
+                );
             }
             consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
             if can_report && let Some(at) = link.receiver.report_at() {

@@ -172,6 +172,13 @@ impl World {
         self.flows[usize::from(id.0)].flow.stop();
     }
 
+    /// Ends the sending of all flows; echoes and acknowledgements go on.
+    pub fn stop_all(&mut self) {
+        for slot in &mut self.flows {
+            slot.flow.stop();
+        }
+    }
+
     /// What became of a flow's frames sent from `side`.
     pub fn ledger(&self, id: FlowId, side: Side) -> &Ledger {
         &self.flows[usize::from(id.0)].ledgers[side.index()]

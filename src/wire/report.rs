@@ -3,7 +3,7 @@
 //! ```text
 //! link u8 | epoch tag u8 | largest u48 | its send time u32 µs | hold u32 µs | packets u48 | bytes u48
 //! | its receive time u32 µs | OWD min i32 | last i32 | max i32 (µs, receiver's clock minus sender's)
-//! | n u8 | n bytes of bitmap: bit i of the whole = number (largest - i) was received
+//! | interval u8 (ms) | n u8 | n bytes of bitmap: bit i of the whole = number (largest - i) was received
 //! ```
 //!
 //! `packets` and `bytes` are cumulative over the session, so a lost report loses no count. One-way delays carry
@@ -14,7 +14,7 @@ use crate::base::LinkId;
 /// Bytes of bitmap at most: 512 packet numbers, 45 ms at 130 Mbit/s of full datagrams on one link.
 pub const BITMAP_BYTES_MAX: usize = 64;
 /// Bytes after the type without the bitmap.
-const FIXED_BYTES: usize = 2 + 6 + 4 + 4 + 6 + 6 + 4 + 12 + 1;
+const FIXED_BYTES: usize = 2 + 6 + 4 + 4 + 6 + 6 + 4 + 12 + 1 + 1;
 /// Bytes of the longest REPORT message, type included.
 pub const REPORT_BYTES_MAX: usize = 1 + FIXED_BYTES + BITMAP_BYTES_MAX;
 
@@ -43,6 +43,9 @@ pub struct ReportMessage {
     pub owd_last_us: i32,
     /// The longest since the previous report.
     pub owd_max_us: i32,
+    /// Longest time between two reports at present, ms: how long the sender must wait before silence means
+    /// anything.
+    pub interval_ms: u8,
     /// Bytes of `bitmap` in use.
     pub bitmap_bytes: u8,
     /// Bit i: number `largest - i` was received.
@@ -75,6 +78,7 @@ impl ReportMessage {
             owd_min_us: u32_at(32).cast_signed(),
             owd_last_us: u32_at(36).cast_signed(),
             owd_max_us: u32_at(40).cast_signed(),
+            interval_ms: fixed[44],
             bitmap_bytes,
             bitmap,
         };
@@ -96,7 +100,8 @@ impl ReportMessage {
         out[32..36].copy_from_slice(&self.owd_min_us.to_le_bytes());
         out[36..40].copy_from_slice(&self.owd_last_us.to_le_bytes());
         out[40..44].copy_from_slice(&self.owd_max_us.to_le_bytes());
-        out[44] = self.bitmap_bytes;
+        out[44] = self.interval_ms;
+        out[45] = self.bitmap_bytes;
         out[FIXED_BYTES..].copy_from_slice(self.bitmap.get(..usize::from(self.bitmap_bytes))?);
         Some(total)
     }
@@ -123,6 +128,7 @@ mod tests {
             owd_min_us: -2,
             owd_last_us: 1,
             owd_max_us: 0x7fff_ffff,
+            interval_ms: 0x61,
             bitmap_bytes: 2,
             bitmap,
         };
@@ -133,7 +139,7 @@ mod tests {
         let golden = [
             3, 3, 9, 1, 2, 3, 4, 5, 6, 0x11, 0x12, 0x13, 0x14, 0x21, 0x22, 0x23, 0x24, 0x31, 0x32,
             0x33, 0x34, 0x35, 0x36, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x51, 0x52, 0x53, 0x54,
-            0xfe, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 2, 0xff, 0x7f,
+            0xfe, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0x61, 2, 0xff, 0x7f,
         ];
         assert_eq!(out[4..used], golden);
         let (_, mut messages) = parse(&out[..used]).unwrap();

@@ -9,8 +9,11 @@
 //! case that cannot run here is SKIPPED and says why; with CI in the environment that is a failure.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod daemons;
+mod failures;
 mod plain;
 mod support;
+mod traffic;
 
 use std::ffi::OsString;
 use std::fs;
@@ -87,7 +90,15 @@ fn main() -> ExitCode {
 }
 
 fn cases() -> Vec<Case> {
-    plain::cases()
+    [
+        plain::cases(),
+        traffic::cases(),
+        failures::cases(),
+        daemons::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 enum Ended {

@@ -56,13 +56,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn pinger(lab: &Topology, target: impl Into<IpAddr>, count: usize) -> PingConfig {
-    PingConfig {
-        namespace: lab.client(0).clone(),
-        target: target.into(),
-        interval: Duration::from_millis(10),
-        data_bytes: 56,
-        count: Some(count),
-    }
+    PingConfig::new(lab.client(0), target, Some(count))
 }
 
 fn ping_takes_the_delay_of_its_wan() -> Outcome {

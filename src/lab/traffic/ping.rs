@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,14 +31,15 @@ pub struct PingConfig {
     pub target: IpAddr,
     /// From one request to the next.
     pub interval: Duration,
-    /// Bytes of the echo's data (the IP packet is 28 or 48 bytes longer).
-    pub data_bytes: usize,
+    /// Bytes of the echo's data (the IP packet is 28 or 48 bytes longer); each request takes the next size of the
+    /// range, over and over.
+    pub data_bytes: RangeInclusive<usize>,
     /// Requests; `None`: until finished.
     pub count: Option<usize>,
+    /// How long the last answers may take.
+    pub linger: Duration,
 }
 
-/// How long the last answers may take.
-const LINGER: Duration = Duration::from_secs(2);
 /// ICMP header: type, code, checksum, identifier, sequence.
 const HEADER_BYTES: usize = 8;
 /// Identifier of all our requests; only this lab's own packets are in its namespaces.
@@ -65,6 +67,26 @@ pub struct PingReport {
     pub send_errors: usize,
     /// Round-trip times, sorted.
     pub rtts: Vec<Duration>,
+}
+
+impl PingConfig {
+    /// As many requests as `count` says, 10 ms apart and of the usual size.
+    pub fn new(namespace: &Netns, target: impl Into<IpAddr>, count: Option<usize>) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            target: target.into(),
+            interval: Duration::from_millis(10),
+            data_bytes: 56..=56,
+            count,
+            linger: Duration::from_secs(1),
+        }
+    }
+
+    /// Data of request `index`.
+    fn data_of(&self, index: usize) -> Vec<u8> {
+        let sizes = self.data_bytes.end() - self.data_bytes.start() + 1;
+        marker_stream(index, self.data_bytes.start() + index % sizes)
+    }
 }
 
 impl PingReport {
@@ -149,7 +171,7 @@ impl<'a> Worker<'a> {
                 None => stop.load(Ordering::Relaxed),
             };
             let all_back = self.report.received == self.report.sent;
-            if ended && (all_back || now > last_sent + LINGER) {
+            if ended && (all_back || now > last_sent + self.config.linger) {
                 self.report.rtts.sort_unstable();
                 return self.report;
             }
@@ -161,7 +183,7 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let until = if ended {
-                last_sent + LINGER + Duration::from_millis(1)
+                last_sent + self.config.linger + Duration::from_millis(1)
             } else {
                 next
             };
@@ -172,7 +194,7 @@ impl<'a> Worker<'a> {
 
     fn send(&mut self, now: Instant) {
         let sequence = self.report.sent;
-        let packet = request(self.config.target, sequence, self.config.data_bytes);
+        let packet = request(self.config.target, sequence, &self.config.data_of(sequence));
         let fd = self.socket.as_raw_fd();
         let result = match self.config.target {
             IpAddr::V4(ip) => sendto(
@@ -220,7 +242,7 @@ impl<'a> Worker<'a> {
             else {
                 continue;
             };
-            let intact = data == marker_stream(index, self.config.data_bytes);
+            let intact = data == self.config.data_of(index);
             self.report.corrupted += usize::from(!intact);
             if std::mem::replace(&mut self.answered[index], true) {
                 self.report.duplicates += 1;
@@ -233,13 +255,13 @@ impl<'a> Worker<'a> {
 }
 
 /// An echo request; for IPv6 the kernel fills in the checksum.
-fn request(target: IpAddr, sequence: usize, data_bytes: usize) -> Vec<u8> {
+fn request(target: IpAddr, sequence: usize, data: &[u8]) -> Vec<u8> {
     let kind = if target.is_ipv4() { 8 } else { 128 };
     let mut packet = vec![kind, 0, 0, 0];
     packet.extend_from_slice(&IDENTIFIER.to_be_bytes());
     #[allow(clippy::cast_possible_truncation)] // the wire has 16 bits; `receive` knows
     packet.extend_from_slice(&(sequence as u16).to_be_bytes());
-    packet.extend_from_slice(&marker_stream(sequence, data_bytes));
+    packet.extend_from_slice(data);
     if target.is_ipv4() {
         let sum = checksum(&packet);
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -284,14 +306,14 @@ mod tests {
     #[test]
     fn a_request_has_a_right_checksum_and_its_answer_is_understood() {
         let target: IpAddr = "10.0.0.1".parse().unwrap();
-        let mut packet = request(target, 70_000, 33);
+        let mut packet = request(target, 70_000, &marker_stream(7, 33));
         assert_eq!(checksum(&packet), 0);
         packet[0] = 0;
         let mut ip = vec![0x45; 20];
         ip.extend_from_slice(&packet);
         let (sequence, data) = answer(target, &ip).unwrap();
         assert_eq!(usize::from(sequence), 70_000 & 0xFFFF);
-        assert_eq!(data, marker_stream(70_000, 33));
+        assert_eq!(data, marker_stream(7, 33));
         assert_eq!(answer(target, &ip[..20]), None);
     }
 }

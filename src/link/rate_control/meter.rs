@@ -27,7 +27,7 @@ const GAP_MICROS: i64 = 40_000;
 const GAP_RATIO: i64 = 4;
 /// Fewest packets and points of a measurement.
 const PACKETS_MIN: u64 = 8;
-const POINTS_MIN: usize = 3;
+const POINTS_MIN: u32 = 3;
 
 /// What a span of sending brought.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub(super) struct Measured {
     delivered: f64,
     /// Growth of the delay: 0.1 = the last packet of a 100 ms span was 10 ms later than the first.
     pub(super) slope: f64,
+    /// Standard error of the slope: jitter makes it large, many reports and a long span make it small.
+    pub(super) error: f64,
     /// Lost / sent.
     pub(super) loss: f64,
     /// Time between the first and the last packet's sending.
@@ -51,6 +53,16 @@ impl Measured {
     /// What was received per second of receiving, in bits/s. A slope below -0.5 is a bunch, not a rate.
     pub(super) fn received(&self) -> f64 {
         self.delivered / (1.0 + self.slope.max(-0.5))
+    }
+
+    /// As [`Measured::received`], with the benefit of the doubt about the slope.
+    pub(super) fn received_at_most(&self) -> f64 {
+        self.delivered / (1.0 + (self.slope - self.error).max(0.0))
+    }
+
+    /// Whether the delay surely grew faster than `slope`.
+    pub(super) fn grows(&self, slope: f64) -> bool {
+        self.slope - self.error > slope
     }
 
     /// What of the sent rate did not come in time or at all, beyond the usual loss: 0 = all came.
@@ -75,6 +87,8 @@ struct Track {
     ring: [Point; POINTS],
     next: usize,
     count: usize,
+    /// Bytes in flight when the newest report came.
+    in_flight: u64,
 }
 
 impl Track {
@@ -91,6 +105,7 @@ impl Track {
             ring: [empty; POINTS],
             next: 0,
             count: 0,
+            in_flight: 0,
         }
     }
 
@@ -136,7 +151,8 @@ impl Track {
     fn measure(&self, from: Instant, to: Instant) -> Option<(Measured, u64)> {
         let newest = (0..self.count).find(|&b| self.back(b).is_some_and(|p| p.sent_at <= to))?;
         let (last, mut first) = (*self.back(newest)?, *self.back(newest)?);
-        let (mut n, mut sum_t, mut sum_d, mut sum_tt, mut sum_td) = (0, 0.0, 0.0, 0.0, 0.0);
+        let (mut n, mut sum_t, mut sum_d) = (0_u32, 0.0, 0.0);
+        let (mut sum_tt, mut sum_td, mut sum_dd) = (0.0, 0.0, 0.0);
         for back in newest..self.count {
             let Some(point) = self.back(back) else { break };
             if point.sent_at < from {
@@ -151,15 +167,23 @@ impl Track {
             sum_d += d;
             sum_tt += t * t;
             sum_td += t * d;
+            sum_dd += d * d;
         }
         let span = last.sent_at.since(first.sent_at);
         let packets = last.packets - first.packets.min(last.packets);
         if n < POINTS_MIN || packets < PACKETS_MIN || span.is_zero() {
             return None;
         }
-        let spread = f64::from(u32::try_from(n).unwrap_or(u32::MAX)) * sum_tt - sum_t * sum_t;
-        let slope =
-            (f64::from(u32::try_from(n).unwrap_or(u32::MAX)) * sum_td - sum_t * sum_d) / spread;
+        let count = f64::from(n);
+        let (tt, td, dd) = (
+            sum_tt - sum_t * sum_t / count,
+            sum_td - sum_t * sum_d / count,
+            sum_dd - sum_d * sum_d / count,
+        );
+        let slope = td / tt;
+        // Few points make the residual itself uncertain: roughly Student's t at one sigma.
+        let doubt = 1.0 + 2.0 / (count - 2.0);
+        let error = doubt * ((dd - slope * td).max(0.0) / (count - 2.0) / tt).sqrt();
         let sent = (last.number - first.number.min(last.number)).max(1);
         let delivered =
             (last.bytes - first.bytes.min(last.bytes)) as f64 * 8.0 / span.as_secs_f64();
@@ -168,6 +192,7 @@ impl Track {
             Measured {
                 delivered,
                 slope,
+                error,
                 loss,
                 span,
             },
@@ -195,6 +220,7 @@ impl Meter {
         let Some(track) = self.tracks.get_mut(slot) else {
             return false;
         };
+        track.in_flight = sample.in_flight;
         track.push(Point {
             sent_at: sample.sent_at,
             received_us: sample.received_us,
@@ -212,12 +238,19 @@ impl Meter {
         }
     }
 
+    /// Bits in flight on all links, each as of its newest report.
+    #[allow(clippy::cast_precision_loss)] // gigabytes fit
+    pub(super) fn in_flight_bits(&self) -> f64 {
+        self.tracks.iter().map(|track| track.in_flight).sum::<u64>() as f64 * 8.0
+    }
+
     /// What was sent from `from` to `to` brought, over all links; `None` with too few reports.
     #[allow(clippy::cast_precision_loss)] // packets of half a second
     pub(super) fn measure(&self, from: Instant, to: Instant) -> Option<Measured> {
         let mut sum = Measured {
             delivered: 0.0,
             slope: 0.0,
+            error: 0.0,
             loss: 0.0,
             span: Duration::ZERO,
         };
@@ -229,6 +262,7 @@ impl Meter {
             let share = packets as f64;
             sum.delivered += part.delivered;
             sum.slope += part.slope * share;
+            sum.error += part.error * share;
             sum.loss += part.loss * share;
             sum.span = sum.span.max(part.span);
             weight += share;
@@ -237,6 +271,7 @@ impl Meter {
             return None;
         }
         sum.slope /= weight;
+        sum.error /= weight;
         sum.loss /= weight;
         Some(sum)
     }
@@ -252,4 +287,101 @@ pub(super) fn bits(rate: Rate) -> f64 {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // float-to-int casts saturate
 pub(super) fn rate(bits_per_s: f64) -> Rate {
     Rate::from_bits_per_s(bits_per_s as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Rng;
+
+    /// Reports each 5 ms of a link that is sent 1000-byte packets each 1 ms; the delay grows by `slope`.
+    fn feed(meter: &mut Meter, slope: f64, jitter_us: u64, lost_in_ten: u64) {
+        let mut rng = Rng::new(2);
+        let mut packets = 0;
+        for number in 1..=200_u64 {
+            packets += u64::from(number % 10 >= lost_in_ten);
+            if number % 5 != 0 {
+                continue;
+            }
+            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // 200 ms
+            let grown = (number as f64 * 1e3 * slope) as i32;
+            let delay = grown + i32::try_from(rng.below(jitter_us + 1)).unwrap();
+            let sent_us = u32::try_from(number * 1_000).unwrap();
+            let sample = Delivery {
+                sent_at: Instant::from_millis(number),
+                received_us: sent_us.wrapping_add_signed(delay),
+                number,
+                packets,
+                bytes: packets * 1_000,
+                // Around the wrap of the clocks' offset.
+                owd_min_us: (i32::MAX - 5_000).wrapping_add(delay),
+                ..Delivery::default()
+            };
+            assert!(!meter.on_delivery(0, &sample));
+        }
+    }
+
+    #[test]
+    fn received_is_the_sent_rate_over_the_stretch_of_time() {
+        for slope in [-0.2, 0.0, 0.1, 1.5] {
+            let mut meter = Meter::new(1);
+            feed(&mut meter, slope, 0, 0);
+            let seen = meter
+                .measure(Instant::from_millis(100), Instant::FAR)
+                .unwrap();
+            assert!((seen.sent() / 8e6 - 1.0).abs() < 1e-3);
+            assert!(
+                (seen.received() / (8e6 / (1.0 + slope)) - 1.0).abs() < 1e-2,
+                "{seen:?}"
+            );
+            assert!(seen.error < 0.01 && seen.grows(0.03) == (slope > 0.03));
+        }
+    }
+
+    #[test]
+    fn jitter_is_owned_to_by_the_error() {
+        let mut meter = Meter::new(1);
+        feed(&mut meter, 0.0, 10_000, 0);
+        let long = meter.measure(Instant::ZERO, Instant::FAR).unwrap();
+        let short = meter
+            .measure(Instant::from_millis(150), Instant::FAR)
+            .unwrap();
+        assert!(short.error > 3.0 * long.error && long.error > 0.003);
+        assert!(long.slope.abs() < 3.0 * long.error && !long.grows(0.03));
+    }
+
+    #[test]
+    fn loss_is_counted_by_numbers_and_usual_loss_is_no_shortfall() {
+        let mut meter = Meter::new(1);
+        feed(&mut meter, 0.0, 0, 2);
+        let seen = meter.measure(Instant::ZERO, Instant::FAR).unwrap();
+        assert!((seen.loss - 0.2).abs() < 0.02);
+        assert!((seen.sent() / 8e6 - 1.0).abs() < 0.02);
+        assert!(seen.shortfall(0.2) < 0.02 && seen.shortfall(0.0) > 0.18);
+    }
+
+    #[test]
+    fn a_silence_forgets_what_came_before() {
+        let mut meter = Meter::new(1);
+        feed(&mut meter, 0.0, 0, 0);
+        let after = Delivery {
+            sent_at: Instant::from_millis(205),
+            received_us: 335_000,
+            number: 205,
+            packets: 205,
+            bytes: 205_000,
+            ..Delivery::default()
+        };
+        assert!(meter.on_delivery(0, &after));
+        assert!(meter.measure(Instant::ZERO, Instant::FAR).is_none());
+    }
+
+    #[test]
+    fn links_of_a_wan_add_up() {
+        let mut meter = Meter::new(2);
+        feed(&mut meter, 0.1, 0, 0);
+        meter.tracks[1] = meter.tracks[0].clone();
+        let seen = meter.measure(Instant::ZERO, Instant::FAR).unwrap();
+        assert!((seen.sent() / 16e6 - 1.0).abs() < 1e-3 && (seen.slope - 0.1).abs() < 1e-3);
+    }
 }

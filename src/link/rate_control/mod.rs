@@ -16,7 +16,7 @@
 //! Never does: choosing links, or sending. Several links of one WAN share one control; probes of several WANs are
 //! kept apart by whoever grants the turns, because WANs may share a bottleneck.
 //!
-//! References: aggregation design 2.2; BBR (Cardwell 2016) for the shape, GCC (Carlucci 2016) for the slope.
+//! References: BBR (Cardwell 2016) for the shape, GCC (Carlucci 2016) for the slope.
 
 #[cfg(test)]
 mod bottleneck;
@@ -62,6 +62,8 @@ pub struct Delivery {
     pub queue_p50: Duration,
     /// Smoothed RTT.
     pub rtt: Duration,
+    /// Bytes of the link in flight.
+    pub in_flight: u64,
 }
 
 /// Parameters of a [`RateControl`].
@@ -92,11 +94,15 @@ const CRUISE_GAIN: f64 = 0.97;
 const CAPACITY_MIN: f64 = 100_000.0;
 /// A slope within this is level.
 const LEVEL: f64 = 0.03;
+/// A queue (seconds) above this is high: no probe, and no excuse.
+const QUEUE_HIGH: f64 = 0.020;
 /// The application counts as limiting when less than this share of the pacing rate was sent.
 const APP_LIMITED: f64 = 0.8;
 /// The least queue of 50 ms is seen this much after the queue was gone.
 const QUEUE_LAG: Duration = Duration::from_millis(60);
-/// After startup and after a silence probes come quickly for this long.
+/// A full packet.
+const PACKET_BITS: f64 = 12_000.0;
+/// After startup, a silence or a change of capacity probes come quickly for this long.
 const QUICK: Duration = Duration::from_secs(2);
 /// A silence longer than this makes the old capacity doubtful: start again at half of it.
 const LONG_SILENCE: Duration = Duration::from_secs(1);
@@ -125,14 +131,10 @@ pub struct RateControl {
     next_probe_at: Instant,
     quick_until: Instant,
     backlogged: bool,
-    /// Pacing rate up to the last report, bits/s: what is still on its way was sent at it.
-    sending: f64,
     /// What is seen at present.
     sight: Sight,
     /// The drain under way or just over: what it should show.
     drain: Option<DrainTest>,
-    /// The guard does not look again before this.
-    guard_from: Instant,
     /// Usual loss, which is not congestion.
     usual_loss: f64,
     loss_at: Instant,
@@ -160,10 +162,8 @@ impl RateControl {
             next_probe_at: now,
             quick_until: now,
             backlogged: false,
-            sending: 0.0,
             sight: Sight::default(),
             drain: None,
-            guard_from: now,
             usual_loss: 0.0,
             loss_at: now,
             calibrated_at: now,
@@ -173,7 +173,6 @@ impl RateControl {
 
     /// Takes what a link's report says. `slot`: which of the WAN's links, from 0.
     pub fn on_delivery(&mut self, slot: usize, sample: &Delivery, now: Instant) {
-        self.sending = self.pacing();
         let gap = self.meter.on_delivery(slot, sample);
         self.sight.update(sample);
         if gap {
@@ -284,7 +283,6 @@ impl RateControl {
     /// The link was silent: what was measured before and after does not belong together.
     fn on_gap(&mut self, now: Instant) {
         self.pending = None;
-        self.guard_from = now + QUEUE_LAG;
         match self.phase {
             Phase::Startup => self.phase_at = now,
             Phase::Probe => {

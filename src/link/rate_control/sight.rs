@@ -11,8 +11,10 @@ use crate::base::Instant;
 const STANDING: f64 = 0.003;
 /// The least of 50 ms passes a level about this much after the queue did, as seen by the packets' send time.
 const STANDING_LAG: Duration = Duration::from_millis(30);
-/// Weight of one report in the jitter.
+/// Weight of one report in the jitter and the spacing.
 const JITTER_GAIN: f64 = 1.0 / 16.0;
+/// Reports further apart than this (seconds) tell of a pause and not of the peer's habits.
+const SPACING_MAX: f64 = 0.1;
 
 /// The latest of what reports show. Times in seconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct Sight {
     zero: f64,
     /// Half the usual range of delays within one report.
     pub(super) jitter: f64,
+    /// Usual distance of two reports, by the send times of their youngest packets.
+    pub(super) spacing: f64,
     pub(super) rtt: Duration,
     /// A queue has stood for all packets sent since.
     pub(super) standing_since: Option<Instant>,
@@ -36,11 +40,19 @@ pub(super) struct Sight {
 impl Sight {
     /// Takes a report.
     pub(super) fn update(&mut self, sample: &Delivery) {
+        let spacing = sample
+            .sent_at
+            .since(self.sent_at)
+            .as_secs_f64()
+            .min(SPACING_MAX);
+        self.spacing += JITTER_GAIN * (spacing - self.spacing);
         self.sent_at = self.sent_at.max(sample.sent_at);
         self.rtt = sample.rtt;
         let range = sample.owd_max_us.wrapping_sub(sample.owd_min_us);
         if range > 0 {
-            self.jitter += JITTER_GAIN * (f64::from(range) * 0.5e-6 - self.jitter);
+            let sample = f64::from(range) * 0.5e-6;
+            let gain = if self.jitter == 0.0 { 1.0 } else { JITTER_GAIN };
+            self.jitter += gain * (sample - self.jitter);
         }
         self.zero = self.zero.min(sample.queue_min.as_secs_f64());
         let above = |queue: Duration| (queue.as_secs_f64() - self.zero).max(0.0);

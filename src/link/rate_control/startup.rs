@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{APP_LIMITED, Phase, RateControl};
+use super::{APP_LIMITED, LEVEL, Phase, RateControl};
 use crate::base::Instant;
 
 /// Growth per round.
@@ -31,16 +31,24 @@ impl RateControl {
             return;
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
-        let grows = round.slope > SLOPE;
+        let grows = round.grows(SLOPE);
         let dropped = round.shortfall(self.usual_loss) > SHORTFALL && !grows;
         if grows && queue || dropped {
             self.set_capacity(round.received());
             self.quick_until = now + super::QUICK;
             self.schedule_probe(now);
-            self.start_drain(self.sight.queue_min, false, now);
+            self.start_drain(false, now);
             return;
         }
         if grows && round.span < span * 2 {
+            return;
+        }
+        if queue && round.slope > -LEVEL {
+            // The application alone sends about what the WAN carries, so no round doubles anything and the delay
+            // grows too slowly to see. Whose queue it is the guard finds out.
+            self.set_capacity(self.capacity.max(round.received().min(round.sent())));
+            self.schedule_probe(now);
+            self.start_drain(true, now);
             return;
         }
         let came = round.received().min(round.sent());

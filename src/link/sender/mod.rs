@@ -12,7 +12,7 @@
 //! out by [`Sender::take_unacked`]. `in_flight` is the sum of the bytes whose outcome is open. A report costs time
 //! in proportion to the numbers it tells for the first time.
 //!
-//! References: RFC 9002 section 6 (loss detection), aggregation design 2.8 (failover).
+//! Reference: RFC 9002 section 6 (loss detection).
 
 mod parts;
 #[cfg(test)]
@@ -50,6 +50,8 @@ const TRAFFIC_WINDOW: Duration = Duration::from_secs(1);
 /// at either end costs; the greatest keeps one awful sample from blinding the link.
 const SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(25);
 const SUSPECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
+/// Least allowance for acknowledgements that take longer than ever before.
+const SPREAD_MIN: Duration = Duration::from_millis(10);
 
 /// Sending direction of one link. `T` is what a datagram carried.
 #[derive(Debug)]
@@ -69,7 +71,8 @@ pub struct Sender<T> {
     rtt: Rtt,
     rtt_history: History,
     path_rtt: Rtt,
-    path_history: History,
+    /// How long datagrams waited for their acknowledgement, the peer's report interval included.
+    ack_history: History,
     owd: Owd,
     delay_history: History,
     loss: Loss,
@@ -94,7 +97,7 @@ impl<T: Copy> Sender<T> {
             rtt: Rtt::default(),
             rtt_history: History::new(now),
             path_rtt: Rtt::default(),
-            path_history: History::new(now),
+            ack_history: History::new(now),
             owd: Owd::default(),
             delay_history: History::new(now),
             loss: Loss::new(now),
@@ -172,7 +175,7 @@ impl<T: Copy> Sender<T> {
         }
         self.counters.reports += 1;
         let newest = self.anchor.is_none_or(|anchor| report.largest > anchor);
-        let (acked, youngest) = self.take_acks(report, now, on);
+        let (acked, oldest, youngest) = self.take_acks(report, now, on);
         let mut delivery = None;
         if newest {
             self.sample_rtt(report, now);
@@ -181,31 +184,33 @@ impl<T: Copy> Sender<T> {
         }
         if acked > 0 {
             self.liveness.on_ack(acked, youngest, now);
+            self.ack_history.record(now.since(oldest), now);
+            self.ack_history.refresh(now);
         }
         self.resolve(now, on);
         delivery
     }
 
-    /// Declares overdue datagrams lost and moves the state. `other_links_progress`: another link of the session
-    /// was acknowledged within the last two report intervals.
+    /// Declares overdue datagrams lost and moves the state. `others_acked_at`: when another link of the session
+    /// was acknowledged last.
     pub fn handle_timeout(
         &mut self,
         now: Instant,
-        other_links_progress: bool,
+        others_acked_at: Instant,
         on: &mut impl FnMut(Outcome<T>),
     ) {
         self.resolve(now, on);
         self.rtt_history.refresh(now);
-        self.path_history.refresh(now);
+        self.ack_history.refresh(now);
         self.delay_history.refresh(now);
-        let silence = self.silence(now, other_links_progress);
+        let silence = self.silence(now, others_acked_at);
         self.liveness.handle_timeout(&silence, now);
         self.counters.suspicions = self.liveness.flap_count();
     }
 
     /// When [`Sender::handle_timeout`] has something to do or a heartbeat is due.
-    pub fn poll_timeout(&self, now: Instant, other_links_progress: bool) -> Instant {
-        let silence = self.silence(now, other_links_progress);
+    pub fn poll_timeout(&self, now: Instant, others_acked_at: Instant) -> Instant {
+        let silence = self.silence(now, others_acked_at);
         self.loss_at()
             .unwrap_or(Instant::FAR)
             .min(self.liveness.poll_timeout(&silence))
@@ -241,13 +246,14 @@ impl<T: Copy> Sender<T> {
         self.owd.rebase();
     }
 
-    /// Marks what the report tells for the first time; returns how many and the send time of the youngest.
+    /// Marks what the report tells for the first time; returns how many and the send times of the oldest and the
+    /// youngest.
     fn take_acks(
         &mut self,
         report: &Report,
         now: Instant,
         on: &mut impl FnMut(Outcome<T>),
-    ) -> (u32, Instant) {
+    ) -> (u32, Instant, Instant) {
         let before = self.anchor.unwrap_or(report.largest);
         let anchor = before.max(report.largest);
         self.known = shift(&self.known, anchor - before);
@@ -257,7 +263,7 @@ impl<T: Copy> Sender<T> {
         for (known, fresh) in self.known.iter_mut().zip(fresh) {
             *known |= fresh;
         }
-        let (mut count, mut youngest) = (0, Instant::ZERO);
+        let (mut count, mut oldest, mut youngest) = (0, Instant::FAR, Instant::ZERO);
         for back in set_bits(&fresh) {
             let Some(number) = anchor.checked_sub(back) else {
                 break;
@@ -266,6 +272,7 @@ impl<T: Copy> Sender<T> {
                 continue;
             };
             count += 1;
+            oldest = oldest.min(entry.sent_at);
             youngest = youngest.max(entry.sent_at);
             match entry.fate {
                 Fate::InFlight => {
@@ -288,7 +295,7 @@ impl<T: Copy> Sender<T> {
                 Fate::Acked | Fate::Skipped => {}
             }
         }
-        (count, youngest)
+        (count, oldest, youngest)
     }
 
     /// A datagram `extent` numbers behind the largest was declared lost too early.
@@ -373,8 +380,6 @@ impl<T: Copy> Sender<T> {
         let hold = Duration::from_micros(u64::from(report.hold_us));
         let sample = now.since(entry.sent_at).saturating_sub(hold);
         self.path_rtt.on_sample(sample, now);
-        self.path_history.record(sample, now);
-        self.path_history.refresh(now);
         if report.same_link {
             self.rtt.on_sample(sample, now);
             self.rtt_history.record(sample, now);
@@ -418,6 +423,7 @@ impl<T: Copy> Sender<T> {
             queue_min,
             queue_p50,
             rtt: self.srtt(),
+            in_flight: self.in_flight,
         }
     }
 
@@ -443,13 +449,13 @@ impl<T: Copy> Sender<T> {
             .heartbeat_interval(traffic, self.config.heartbeat_interval)
     }
 
-    fn silence(&self, now: Instant, other_links_progress: bool) -> Silence {
+    fn silence(&self, now: Instant, others_acked_at: Instant) -> Silence {
         Silence {
             oldest_sent: self.log.get(self.oldest).map(|entry| entry.sent_at),
             timeout: self.suspect_timeout(),
             report_interval: self.config.report_interval,
             heartbeat: self.heartbeat_interval(now),
-            other_links_progress,
+            others_acked_at,
         }
     }
 

@@ -47,13 +47,13 @@ fn three_later_acks_or_time_make_a_loss() {
     };
     link.on_report(&report(&[0, 2, 4, 5]), at(20), &mut on);
     // 1 has more than three later ones; 3 has not, until 9/8 of 20 ms and a report interval are over.
-    link.handle_timeout(at(27), true, &mut on);
+    link.handle_timeout(at(27), Instant::FAR, &mut on);
     assert_eq!(link.in_flight(), 100);
     assert_eq!(
-        link.poll_timeout(at(27), false),
+        link.poll_timeout(at(27), Instant::ZERO),
         at(20).min(Instant::from_nanos(27_500_000))
     );
-    link.handle_timeout(at(28), true, &mut on);
+    link.handle_timeout(at(28), Instant::FAR, &mut on);
     assert_eq!(link.in_flight(), 0);
     acked.sort_unstable();
     assert_eq!(acked, [(0, true), (2, true), (4, true), (5, true)]);
@@ -183,7 +183,7 @@ fn a_black_hole_under_traffic_is_suspected_within_60_ms_and_heartbeats_revive_it
             link.on_report(&report, now, &mut |_| {});
             back.pop_front();
         }
-        link.handle_timeout(now, true, &mut |_| {});
+        link.handle_timeout(now, Instant::FAR, &mut |_| {});
         if link.state() == State::Suspect && suspected == 0 {
             suspected = ms;
             let mut count = 0;
@@ -235,7 +235,7 @@ fn under_random_loss_and_lost_reports_every_item_has_one_outcome() {
                 link.on_report(&report, now, &mut on);
             }
         }
-        link.handle_timeout(now, true, &mut on);
+        link.handle_timeout(now, Instant::FAR, &mut on);
     }
     assert_eq!(wrong, 0);
     let open = outcomes.iter().rev().take_while(|&&n| n == 0).count();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{SUSPECT_TIMEOUT_MAX, SUSPECT_TIMEOUT_MIN, Sender, SenderCounters};
+use super::{SPREAD_MIN, SUSPECT_TIMEOUT_MAX, SUSPECT_TIMEOUT_MIN, Sender, SenderCounters};
 use crate::base::Instant;
 use crate::link::history::{History, Percentiles};
 use crate::link::loss::LossPicture;
@@ -10,7 +10,15 @@ use crate::link::owd::Delay;
 use crate::link::rtt::RTT_INITIAL;
 use crate::link::state::{Cause, State};
 
+/// No peer reports more often than this.
+const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(5);
+
 impl<T: Copy> Sender<T> {
+    /// The peer told how long it waits between two reports.
+    pub fn set_report_interval(&mut self, interval: Duration) {
+        self.config.report_interval = interval.max(REPORT_INTERVAL_MIN);
+    }
+
     /// Changes the heartbeat of the idle link.
     pub const fn set_heartbeat(&mut self, interval: Duration) {
         self.config.heartbeat_interval = interval;
@@ -67,9 +75,10 @@ impl<T: Copy> Sender<T> {
         self.rtt_history.snapshot()
     }
 
-    /// RTT percentiles of this link out and any link back, at most 100 ms old.
-    pub const fn path_rtt(&self) -> &Percentiles {
-        self.path_history.snapshot()
+    /// How long datagrams of this link waited for their acknowledgement, the peer's report interval included:
+    /// percentiles at most 100 ms old.
+    pub const fn ack_delay(&self) -> &Percentiles {
+        self.ack_history.snapshot()
     }
 
     /// One-way delay above the base: percentiles at most 100 ms old.
@@ -120,17 +129,15 @@ impl<T: Copy> Sender<T> {
 
     /// How long a datagram may be in flight before its silence is suspicious.
     pub fn suspect_timeout(&self) -> Duration {
-        let path = self.path_history.snapshot();
-        let spread = path
-            .p99
-            .saturating_sub(path.p50)
-            .max(Duration::from_millis(10));
-        let slowest = if path.count == 0 {
+        // What a datagram waits for is its acknowledgement. A smooth RTT says nothing of how often the peer reports,
+        // which follows the peer's own rate.
+        let ack = self.ack_history.snapshot();
+        let spread = ack.p99.saturating_sub(ack.p50).max(SPREAD_MIN);
+        let slowest = if ack.count == 0 {
             RTT_INITIAL
         } else {
-            path.p999
+            ack.p999
         };
-        (slowest + self.config.report_interval + spread)
-            .clamp(SUSPECT_TIMEOUT_MIN, SUSPECT_TIMEOUT_MAX)
+        (slowest + spread).clamp(SUSPECT_TIMEOUT_MIN, SUSPECT_TIMEOUT_MAX)
     }
 }
