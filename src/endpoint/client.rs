@@ -376,7 +376,7 @@ impl Endpoint for Client {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(session) = &mut self.session {
             session.handle_timeout(now);
-            let silent = now.since(session.last_received_at()) > SILENCE;
+            let silent = now.since(session.last_received_at()) >= SILENCE;
             let rotate = now >= self.rotate_at || session.wants_rotation();
             let expired = session
                 .established_at()

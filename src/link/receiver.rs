@@ -43,6 +43,8 @@ pub struct Receiver {
     seen: [u64; SEEN_WORDS],
     packets: u64,
     bytes: u64,
+    /// Numbers that were never used.
+    jumped: u64,
     /// Delays since the previous report: least, last, greatest. Empty when `unreported` is 0.
     owd_range: (i32, i32, i32),
     /// Datagrams since the previous report, and when the report about them is due.
@@ -65,6 +67,7 @@ impl Receiver {
             seen: [0; SEEN_WORDS],
             packets: 0,
             bytes: 0,
+            jumped: 0,
             owd_range: (0, 0, 0),
             unreported: 0,
             due_at: Instant::FAR,
@@ -105,6 +108,11 @@ impl Receiver {
         let value = self.owd.expand(owd);
         self.owd.on_sample(value, value, now);
         self.history.record(self.owd.above_base(value), now);
+    }
+
+    /// `count` numbers will not be used: the sender goes on behind them.
+    pub const fn on_jump(&mut self, count: u64) {
+        self.jumped += count;
     }
 
     /// When a report is due; `None` without news.
@@ -162,7 +170,7 @@ impl Receiver {
     /// Numbers up to the largest that did not come (yet).
     pub fn missing(&self) -> u64 {
         self.largest.map_or(0, |largest| {
-            (largest + 1 - self.first).saturating_sub(self.packets)
+            (largest + 1 - self.first).saturating_sub(self.packets + self.jumped)
         })
     }
 

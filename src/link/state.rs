@@ -351,11 +351,7 @@ mod tests {
             timeout: Duration::from_millis(40),
             report_interval: Duration::from_millis(5),
             heartbeat: Duration::from_millis(20),
-            others_acked_at: if others {
-                Instant::FAR
-            } else {
-                Instant::ZERO
-            },
+            others_acked_at: if others { Instant::FAR } else { Instant::ZERO },
         }
     }
 

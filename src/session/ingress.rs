@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::epochs::NUMBER_GAP;
 use super::link::Opening;
 use super::path::Origin;
 use super::symbols::LossVerdict;
@@ -94,6 +95,13 @@ impl Session {
         link.path
             .on_datagram(origin, number, bytes, now, &mut self.rng);
         let (sent_us, messages) = message::parse(plaintext)?;
+        let gap = number.saturating_sub(link.largest_received);
+        if gap >= NUMBER_GAP && link.received.1 > 0 {
+            // The first one of a new epoch: what is untold of the last one must be told before it.
+            link.receiver.on_jump(gap - 1);
+            self.push_last_report(id, now);
+        }
+        let link = &mut self.links[id.index()];
         let wire = super::overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
         link.receiver.on_datagram(number, wire, sent_us, now);
         link.largest_received = link.largest_received.max(number);

@@ -23,6 +23,8 @@ const SHARE: f64 = 0.01;
 pub struct Reports {
     /// Built and not yet sent on all of `links`.
     pub messages: Vec<ReportMessage>,
+    /// The last ones of epochs that ended, to leave before any other.
+    last: Vec<ReportMessage>,
     /// Which links still carry a copy.
     links: [Option<LinkId>; 2],
     /// When the next may be built.
@@ -34,7 +36,8 @@ pub struct Reports {
 impl Reports {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            messages: Vec::with_capacity(LINKS_MAX),
+            messages: Vec::with_capacity(2 * LINKS_MAX),
+            last: Vec::with_capacity(LINKS_MAX),
             links: [None; 2],
             next_at: now,
             interval: INTERVAL_MIN,
@@ -64,6 +67,8 @@ impl Session {
             return;
         }
         self.reports.messages.clear();
+        let Reports { messages, last, .. } = &mut self.reports;
+        messages.append(last);
         for index in 0..self.links.len() {
             let id = self.links[index].id;
             if self.links[index].receiver.report_at().is_some()
@@ -80,6 +85,17 @@ impl Session {
             .time_for(bytes as u64)
             .clamp(INTERVAL_MIN, INTERVAL_MAX);
         self.reports.next_at = now + self.reports.interval;
+    }
+
+    /// Keeps what is untold of a link's epoch that is about to end.
+    pub(super) fn push_last_report(&mut self, id: LinkId, now: Instant) {
+        let untold = self.links[id.index()].receiver.report_at().is_some();
+        if untold
+            && self.reports.last.len() < LINKS_MAX
+            && let Some(report) = self.own_report(id, now)
+        {
+            self.reports.last.push(report);
+        }
     }
 
     /// The report on one link; `None` before anything arrived on it.
@@ -143,7 +159,8 @@ impl Session {
         if report.largest >= link.sent_next {
             return;
         }
-        link.sender.set_report_interval(Duration::from_millis(u64::from(message.interval_ms)));
+        link.sender
+            .set_report_interval(Duration::from_millis(u64::from(message.interval_ms)));
         self.outcomes.clear();
         let before = link.sender.state();
         let outcomes = &mut self.outcomes;

@@ -195,10 +195,7 @@ impl Session {
         for (index, link) in self.links.iter().enumerate() {
             if link.is_reachable() {
                 let others_acked_at = self.others_acked_at(index);
-                consider(
-                    link.sender.poll_timeout(now, others_acked_at),
-                    Timer::Link,
-                );
+                consider(link.sender.poll_timeout(now, others_acked_at), Timer::Link);
             }
             consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
             if can_report && let Some(at) = link.receiver.report_at() {

@@ -3,4 +3,5 @@
 
 mod common;
 mod failover;
+mod sessions;
 mod throughput;

@@ -80,6 +80,19 @@ pub struct Sender<T> {
     counters: SenderCounters,
     transmitted_at: Instant,
     data_at: Option<Instant>,
+    /// Numbers left out so far.
+    skipped: u64,
+    /// The last gap in the numbers: keys were changed.
+    jump: Option<Jump>,
+}
+
+/// A gap in the numbers.
+#[derive(Clone, Copy, Debug)]
+struct Jump {
+    /// The first number after it.
+    to: u64,
+    /// Numbers left out before it.
+    skipped_before: u64,
 }
 
 impl<T: Copy> Sender<T> {
@@ -106,6 +119,8 @@ impl<T: Copy> Sender<T> {
             // The first heartbeat is due at once.
             transmitted_at: Instant::ZERO,
             data_at: None,
+            skipped: 0,
+            jump: None,
         }
     }
 
@@ -123,13 +138,20 @@ impl<T: Copy> Sender<T> {
         if number < self.log.next() {
             return;
         }
-        if self.log.next() == self.log.first() || number - self.log.next() >= SEEN_NUMBERS {
-            // The first number, or a jump beyond what reports could tell about.
+        let gap = number - self.log.next();
+        if self.log.next() == self.log.first() || gap >= self.config.sent_log_entries as u64 / 2 {
+            // The first number, or a jump that would push out what is in flight.
             for open in self.oldest..self.log.next() {
                 self.evict(open, on);
             }
             self.log.restart(number);
             self.oldest = number;
+        } else if gap > 0 {
+            self.jump = Some(Jump {
+                to: number,
+                skipped_before: self.skipped,
+            });
+            self.skipped += gap;
         }
         while self.log.next() < number {
             self.push(
@@ -324,14 +346,16 @@ impl<T: Copy> Sender<T> {
                 Fate::Acked => self.loss.on_packet(false, congested, now),
                 Fate::Lost | Fate::Skipped => {}
                 Fate::InFlight | Fate::Taken => {
-                    let unknown = number + SEEN_NUMBERS <= anchor;
+                    let jumped = self.jump.is_some_and(|j| number < j.to && j.to <= anchor);
+                    // Reports tell nothing across a jump, and what was under way when it came must not be lost.
+                    let unknown = number + SEEN_NUMBERS <= anchor && !jumped;
                     let overdue = number + self.reorder_threshold <= anchor
                         || number < anchor && entry.sent_at + delay <= now;
                     if !unknown && !overdue {
                         break;
                     }
                     self.settle(number, unknown, on);
-                    if !unknown {
+                    if !unknown && !jumped {
                         self.loss.on_packet(true, congested, now);
                         self.liveness.on_loss(now);
                     }
@@ -409,12 +433,21 @@ impl<T: Copy> Sender<T> {
             })
     }
 
+    /// The number without what was left out before it: a jump is no loss.
+    fn sent_up_to(&self, number: u64) -> u64 {
+        let skipped = match self.jump {
+            Some(jump) if number < jump.to => jump.skipped_before,
+            _ => self.skipped,
+        };
+        number - skipped
+    }
+
     fn delivery(&self, report: &Report, now: Instant) -> Delivery {
         let (queue_min, queue_p50) = self.owd.queue();
         Delivery {
             sent_at: self.sent_at(report, now),
             received_us: report.received_us,
-            number: report.largest,
+            number: self.sent_up_to(report.largest),
             packets: report.packets,
             bytes: report.bytes,
             owd_min_us: report.owd_min_us,
