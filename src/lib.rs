@@ -28,4 +28,5 @@ pub mod sys;
 pub mod driver;
 
 pub mod cli;
+pub mod demo;
 pub mod lab;

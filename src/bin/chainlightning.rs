@@ -7,8 +7,11 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chainlightning::cli::daemon::{DaemonArgs, daemon};
 use chainlightning::cli::{EXIT_FAILED, Failure, check, finish, keytool, status};
 use chainlightning::config::Role;
+use chainlightning::demo::{self, DemoArgs};
+use chainlightning::lab::wanem;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Tool of ChainLightning, an encrypted tunnel over several internet links at once
@@ -21,6 +24,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show a tunnel at work on this machine alone: three emulated WANs, one of which dies on the way. Needs no
+    /// root, no set-up and no other program
+    Demo(DemoArgs),
     /// Make a private key; prints it (umask 077; chainlightning genkey > private.key)
     Genkey,
     /// Make a preshared key; prints it
@@ -45,6 +51,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    // What `demo` starts inside of its namespaces, from this same file.
+    #[command(name = "__client", hide = true)]
+    Client(DaemonArgs),
+    #[command(name = "__server", hide = true)]
+    Server(DaemonArgs),
+    #[command(name = "__wanem", hide = true)]
+    Wanem {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -64,6 +80,10 @@ impl From<Side> for Role {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Demo(args) => demo::run(args, &std::env::args_os().skip(1).collect::<Vec<_>>()),
+        Command::Client(args) => finish(daemon(Role::Client, args)),
+        Command::Server(args) => finish(daemon(Role::Server, args)),
+        Command::Wanem { args } => wanem::run(&args),
         Command::Genkey => secret(keytool::genkey()),
         Command::Genpsk => secret(keytool::genpsk()),
         Command::Pubkey => finish(keytool::pubkey(std::io::stdin().lock())),

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::errno::Errno;
@@ -18,15 +18,16 @@ use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid};
 
 /// Tells the process inside that it is inside; its value is the outer process' number, for unique names.
-const MARK: &str = "CHAINLIGHTNING_LAB";
+pub(super) const MARK: &str = "CHAINLIGHTNING_LAB";
 /// The device that tunnels need.
 const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Where we are.
 #[derive(Debug)]
 pub enum Entry {
-    /// In namespaces of our own: go on. Holds the outer process' number.
-    Inside(u32),
+    /// In namespaces of our own: go on. The directory is for logs and configurations; it is in memory and vanishes
+    /// with the namespaces (where that is refused: an empty one among the temporary files).
+    Inside(PathBuf),
     /// The program ran inside and has ended: return this.
     Finished(ExitCode),
 }
@@ -76,9 +77,11 @@ pub enum EnterError {
 /// # Errors
 /// What is refused, and what to do about it.
 pub fn enter(args: &[OsString], tun: bool) -> Result<Entry, EnterError> {
-    if let Some(outer) = std::env::var(MARK).ok().and_then(|text| text.parse().ok()) {
-        settle();
-        return Ok(Entry::Inside(outer));
+    if let Some(outer) = std::env::var(MARK)
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok())
+    {
+        return Ok(Entry::Inside(settle(outer)));
     }
     if tun {
         check_tun()?;
@@ -141,12 +144,15 @@ fn leave_host() -> Result<(), EnterError> {
 }
 
 /// First steps inside: die with the outer process, and own mounts that hide the host's run-time files.
-fn settle() {
+fn settle(outer: u32) -> PathBuf {
     // Each of these makes the lab tidier; none is needed for it to work, so refusals are no errors.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     let _: Result<(), Errno> = mount(None::<&str>, "/", None::<&str>, private, None::<&str>);
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let _ = mount(Some("proc"), "/proc", Some("proc"), safe, None::<&str>);
-    let _ = mount(Some("tmpfs"), "/run", Some("tmpfs"), safe, None::<&str>);
+    match mount(Some("tmpfs"), "/run", Some("tmpfs"), safe, None::<&str>) {
+        Ok(()) => "/run/lab".into(),
+        Err(_) => std::env::temp_dir().join(format!("chainlightning-lab-{outer}")),
+    }
 }

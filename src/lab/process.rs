@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::enter::MARK;
 use super::{LabError, Netns, wait_until};
 
 /// How to start a program: its file and the arguments that always stand first.
@@ -79,7 +80,7 @@ impl Process {
             .args(&launch.leading_args)
             .args(args)
             .current_dir(directory);
-        command.env_remove("CHAINLIGHTNING_LAB");
+        command.env_remove(MARK);
         command
             .stdin(if talk { Stdio::piped() } else { Stdio::null() })
             .stdout(stdout)

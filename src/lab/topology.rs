@@ -68,7 +68,6 @@ pub struct Topology {
     server: Netns,
     outside: Netns,
     directory: PathBuf,
-    keep_directory: bool,
     /// Dropped (and so ended) before the namespaces.
     emulator: Emulator,
 }
@@ -120,7 +119,6 @@ impl Topology {
             server,
             outside,
             directory,
-            keep_directory: false,
             emulator,
         })
     }
@@ -158,11 +156,6 @@ impl Topology {
     /// Where logs and configurations are.
     pub fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// Leaves the logs on disk for a look after a failure.
-    pub fn keep_directory(&mut self) {
-        self.keep_directory = true;
     }
 
     /// The emulator's interfaces of all WANs: what arrives at them is everything that both ends send.
@@ -215,9 +208,7 @@ impl Drop for Topology {
                 let _ = netdev.remove_interface(&device);
             }
         }
-        if !self.keep_directory {
-            let _ = fs::remove_dir_all(&self.directory);
-        }
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

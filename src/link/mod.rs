@@ -30,10 +30,10 @@ pub mod state;
 
 pub use history::{History, Percentiles};
 pub use loss::LossPicture;
-pub use owd::Delay;
+pub use owd::{Delay, base_difference};
 pub use pacer::Pacer;
 pub use rate_control::{Delivery, Phase, RateConfig, RateControl};
-pub use receiver::{Receiver, ReceiverConfig};
+pub use receiver::{Receiver, ReceiverConfig, low_micros};
 pub use report::Report;
 pub use sender::{Outcome, Sender, SenderConfig, SenderCounters};
 pub use state::{Cause, State};

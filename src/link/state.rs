@@ -12,7 +12,7 @@
 //! Suspicion is cheap (what was in flight is sent again elsewhere, at once), so it comes early; Down is expensive
 //! (the link must prove itself again), so it comes late.
 //!
-//! Never does: sending. Heartbeat times are asked for by [`Liveness::heartbeat_interval`].
+//! Never does: sending. Heartbeat times are asked for by `Liveness::heartbeat_interval`.
 
 use std::time::Duration;
 

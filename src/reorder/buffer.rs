@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use super::agenda::Agenda;
 use super::hold::HOLD_MIN;
+use super::released::{Counters, Released};
 use super::ring::{RELEASED, Rings, Slot, distance, signed};
 use super::slab::{Entry, List, NIL, Slab};
 use crate::base::id::LANES;
@@ -93,6 +94,9 @@ impl<T> Buffer<T> {
     ) -> Result<(), (DropReason, T)> {
         if let Err(reason) = self.make_place(lane, seq) {
             return Err((reason, item));
+        }
+        if ready && lane != Lane::UNORDERED && seq == self.lanes[lane.index()].next {
+            return self.pass_through(lane, seq, item, now);
         }
         let passed = distance(seq, self.lanes[lane.index()].next) < 0;
         let state = &mut self.lanes[lane.index()];
@@ -243,6 +247,38 @@ impl<T> Buffer<T> {
         while let Some(released) = self.poll(Instant::FAR - Duration::from_nanos(1)) {
             on_item(released.item);
         }
+    }
+
+    /// Takes the item that its lane waits for: straight to the way out. This is what nearly all items do.
+    fn pass_through(
+        &mut self,
+        lane: Lane,
+        seq: u32,
+        item: T,
+        now: Instant,
+    ) -> Result<(), (DropReason, T)> {
+        let index = match self.slab.push(&mut self.out, lane, seq, item, now) {
+            Ok(index) => index,
+            Err(item) => {
+                self.counters.refused += 1;
+                return Err((DropReason::ReorderFull, item));
+            }
+        };
+        self.slab.get_mut(index).ready = true;
+        self.counters.depth_max = self.counters.depth_max.max(self.slab.used());
+        self.rings.set(lane, seq, Slot::Released);
+        // Asked before the lane advances, which may put out the last one aside.
+        let state = &self.lanes[lane.index()];
+        let holds_nothing = state.ahead.is_empty() && state.aside.is_empty();
+        self.advance(lane);
+        if holds_nothing {
+            // The agenda has no entry of this lane to change.
+            let state = &mut self.lanes[lane.index()];
+            state.floor = state.next;
+        } else {
+            self.refresh(lane);
+        }
+        Ok(())
     }
 
     /// Checks that a new item has a place, after moving the lane forward as far as the item needs.
@@ -428,40 +464,6 @@ impl<T> Buffer<T> {
         }
         self.refresh(lane);
     }
-}
-
-/// One item that leaves.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Released<T> {
-    /// Its lane.
-    pub lane: Lane,
-    /// Its lane sequence.
-    pub seq: u32,
-    /// The item.
-    pub item: T,
-    /// False when the item never became ready: what there is of it may be rescued.
-    pub ready: bool,
-    /// It came after its place had been skipped.
-    pub late: bool,
-    /// How long it was held.
-    pub held: Duration,
-}
-
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Sequence numbers given up.
-    pub holes_skipped: u64,
-    /// Items that came after their place had been skipped.
-    pub late: u64,
-    /// Items that were there already, or too old to tell.
-    pub duplicates: u64,
-    /// Items refused for lack of room.
-    pub refused: u64,
-    /// Items released before they were ready.
-    pub unready: u64,
-    /// Most items held at once.
-    pub depth_max: u32,
 }
 
 /// Sequence numbers one lane may span before its oldest hole is skipped. At 1 Gbit/s of 1400-byte packets (89 k/s)

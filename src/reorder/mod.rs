@@ -4,8 +4,10 @@
 mod agenda;
 pub mod buffer;
 pub mod hold;
+pub mod released;
 mod ring;
 mod slab;
 
-pub use buffer::{Buffer, Counters, Released, WINDOW};
+pub use buffer::{Buffer, WINDOW};
 pub use hold::{HoldInputs, hold_time};
+pub use released::{Counters, Released};

@@ -54,12 +54,21 @@ impl Candidate {
 
     /// Books `bytes` on the virtual clock.
     pub fn commit(&mut self, bytes: u32, now: Instant) {
-        self.free_at = self.free_at.max(now) + self.rate.time_for(u64::from(bytes));
+        self.free_at = Instant::from_nanos(self.free_nanos(bytes, now));
     }
 
-    /// When the last of `bytes` would arrive, on a time base common to all links.
-    fn arrival(&self, bytes: u32, now: Instant) -> Instant {
-        self.free_at.max(now) + self.rate.time_for(u64::from(bytes)) + self.delay
+    /// When the last of `bytes` would arrive, in nanoseconds on a time base common to all links.
+    fn arrival_nanos(&self, bytes: u32, now: Instant) -> u64 {
+        self.free_nanos(bytes, now)
+            .saturating_add(nanos(self.delay))
+    }
+
+    /// When the last of `bytes` would have left. [`Rate::time_for`] takes any number of bytes and divides 128 bits;
+    /// the length of a run needs half of that.
+    fn free_nanos(&self, bytes: u32, now: Instant) -> u64 {
+        let bits = u64::from(bytes).saturating_mul(8_000_000_000);
+        let sending = bits.checked_div(self.rate.bits_per_s()).unwrap_or(u64::MAX);
+        self.free_at.max(now).as_nanos().saturating_add(sending)
     }
 }
 
@@ -159,7 +168,7 @@ impl Scheduler {
             return self.pick(bytes, now, load, candidates);
         }
         let total: u32 = candidates.iter().map(|c| u32::from(c.share_of_group)).sum();
-        let mut best: Option<(bool, f64, Instant, usize)> = None;
+        let mut best: Option<(bool, f64, u64, usize)> = None;
         for (index, c) in candidates
             .iter()
             .enumerate()
@@ -167,7 +176,7 @@ impl Scheduler {
         {
             let carries_most = u32::from(c.share_of_group) * 2 > total;
             let exposure = (f64::from(c.share_of_group) + 1.0) / c.quality.max(f64::MIN_POSITIVE);
-            let key = (carries_most, exposure, c.arrival(bytes, now), index);
+            let key = (carries_most, exposure, c.arrival_nanos(bytes, now), index);
             if best.is_none_or(|b| (key.0, key.1, key.2) < (b.0, b.1, b.2)) {
                 best = Some(key);
             }
@@ -239,15 +248,16 @@ impl Scheduler {
 
 /// Arrivals closer than this count as equal and the larger weight decides: estimates are no better, and staying
 /// on one link makes longer runs.
-const TIE: Duration = Duration::from_micros(200);
+const TIE_NS: u64 = 200_000;
 /// Part of the penalty that does not depend on how far the links' delays are apart.
-const PENALTY_MIN: Duration = Duration::from_millis(5);
+const PENALTY_MIN_NS: u64 = 5_000_000;
 /// What a link may catch up on in `Weighted`: two of the largest superframes.
 const CATCH_UP_BYTES: f64 = 131_072.0;
 /// How much better another link must be before `SingleBest` moves: a move costs reordering.
 const KEEP_FACTOR: f64 = 1.25;
 
-/// Earliest predicted arrival among the eligible links that `allowed` lets through.
+/// Earliest predicted arrival among the eligible links that `allowed` lets through. In nanoseconds, and each
+/// arrival once: this runs for every packet.
 fn earliest(
     bytes: u32,
     now: Instant,
@@ -255,27 +265,56 @@ fn earliest(
     candidates: &[Candidate],
     allowed: impl Fn(&Candidate) -> bool,
 ) -> Option<usize> {
-    let delays = candidates.iter().map(|c| c.delay);
-    let spread = delays.clone().max()?.saturating_sub(delays.min()?) + PENALTY_MIN;
-    let unused = (1.0 - load).clamp(0.0, 1.0);
-    let arrival = |c: &Candidate| {
-        let part = unused * (1.0 - c.quality).clamp(0.0, 1.0);
-        c.arrival(bytes, now) + spread.mul_f64(part)
-    };
-    let usable = || {
-        candidates
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.is_eligible(now) && allowed(c))
-    };
-    let limit = usable().map(|(_, c)| arrival(c)).min()? + TIE;
+    let (mut delay_min, mut delay_max) = (u64::MAX, 0);
+    for c in candidates {
+        let delay = nanos(c.delay);
+        (delay_min, delay_max) = (delay_min.min(delay), delay_max.max(delay));
+    }
+    let spread = delay_max
+        .saturating_sub(delay_min)
+        .saturating_add(PENALTY_MIN_NS);
+    let penalty_max = float(spread) * (1.0 - load).clamp(0.0, 1.0);
+    // Who cannot be picked stays at the maximum.
+    let mut arrivals = [u64::MAX; LINKS_MAX];
+    let mut earliest = u64::MAX;
+    for (c, arrival) in candidates.iter().zip(&mut arrivals) {
+        if c.is_eligible(now) && allowed(c) {
+            let penalty = whole(penalty_max * (1.0 - c.quality).clamp(0.0, 1.0));
+            *arrival = c
+                .arrival_nanos(bytes, now)
+                .saturating_add(penalty)
+                .min(u64::MAX - 1);
+            earliest = earliest.min(*arrival);
+        }
+    }
+    let limit = earliest.saturating_add(TIE_NS).min(u64::MAX - 1);
     let mut best: Option<(usize, f64)> = None;
-    for (index, c) in usable().filter(|(_, c)| arrival(c) <= limit) {
-        if best.is_none_or(|(_, weight)| c.weight > weight) {
+    for (index, (c, &arrival)) in candidates.iter().zip(&arrivals).enumerate() {
+        if arrival <= limit && best.is_none_or(|(_, weight)| c.weight > weight) {
             best = Some((index, c.weight));
         }
     }
     best.map(|(index, _)| index)
+}
+
+/// Whole nanoseconds; 584 years saturate.
+fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 ns are 104 days")]
+const fn float(nanos: u64) -> f64 {
+    nanos as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, >= 0"
+)]
+const fn whole(nanos: f64) -> u64 {
+    nanos as u64
 }
 
 /// Weights are divisors here; nobody is served for free.

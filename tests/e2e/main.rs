@@ -175,8 +175,8 @@ fn run_inside(name: &str) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match enter::enter(&args, case.tunnel) {
         Ok(Entry::Finished(code)) => code,
-        Ok(Entry::Inside(outer)) => {
-            support::set_outer(outer);
+        Ok(Entry::Inside(directory)) => {
+            support::set_directory(directory);
             match (case.run)() {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(Failure::Skip(reason)) => {

@@ -76,20 +76,25 @@ fn ping_takes_the_delay_of_its_wan() -> Outcome {
             report.lost() == 0 && report.corrupted == 0,
             "wan{number}: {report:?}"
         );
+        // The fastest answer tells what the emulator does; the median also tells how busy this machine is.
+        let fastest = report.rtts[0];
         check!(
-            report.rtts[0] >= wanted,
-            "wan{number}: {:?} is faster than the wire",
-            report.rtts[0]
+            fastest >= wanted,
+            "wan{number}: {fastest:?} is faster than the wire"
         );
         check!(
-            p50 < wanted + Duration::from_millis(1),
+            fastest < wanted + Duration::from_millis(1),
+            "wan{number}: {fastest:?}"
+        );
+        check!(
+            p50 < wanted + Duration::from_millis(5),
             "wan{number}: p50 {p50:?}"
         );
     }
     // The one server address, by the first WAN, whose default route has the lowest metric.
     let report = ping(pinger(&lab, SERVER_V4, 20))?;
     check!(
-        report.lost() == 0 && report.quantile(0.5) < Duration::from_millis(11),
+        report.lost() == 0 && report.rtts[0] < Duration::from_millis(11),
         "{report:?}"
     );
     Ok(())
@@ -99,7 +104,7 @@ fn ping_over_ipv6() -> Outcome {
     let lab = topology(&["both delay=3ms"])?;
     let report = ping(pinger(&lab, SERVER_V6, 20))?;
     check!(
-        report.lost() == 0 && report.quantile(0.5) < Duration::from_millis(8),
+        report.lost() == 0 && report.rtts[0] < Duration::from_millis(7),
         "{report:?}"
     );
     Ok(())

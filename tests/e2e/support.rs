@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use chainlightning::lab::traffic::{BulkConfig, BulkFlow, BulkReport, PingReport};
@@ -42,19 +42,16 @@ macro_rules! check {
 }
 pub(crate) use check;
 
-static OUTER: AtomicU32 = AtomicU32::new(0);
+static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 
-/// Remembers the number of the process outside, for unique names.
-pub fn set_outer(number: u32) {
-    OUTER.store(number, Ordering::Relaxed);
+/// Remembers where logs and configurations go.
+pub fn set_directory(directory: PathBuf) {
+    let _ = DIRECTORY.set(directory);
 }
 
 /// A directory for this case.
 pub fn directory() -> PathBuf {
-    std::env::temp_dir().join(format!(
-        "chainlightning-lab-{}",
-        OUTER.load(Ordering::Relaxed)
-    ))
+    DIRECTORY.get().cloned().unwrap_or_else(std::env::temp_dir)
 }
 
 /// The programs under test: those that cargo built for this test, or those in `CHAINLIGHTNING_BIN_DIR`.

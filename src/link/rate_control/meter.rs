@@ -181,7 +181,9 @@ impl Track {
             sum_dd - sum_d * sum_d / count,
         );
         let slope = td / tt;
-        let error = ((dd - slope * td).max(0.0) / (count - 2.0) / tt).sqrt();
+        // Few points make the residual itself uncertain: roughly Student's t at one sigma.
+        let doubt = 1.0 + 2.0 / (count - 2.0);
+        let error = doubt * ((dd - slope * td).max(0.0) / (count - 2.0) / tt).sqrt();
         let sent = (last.number - first.number.min(last.number)).max(1);
         let delivered =
             (last.bytes - first.bytes.min(last.bytes)) as f64 * 8.0 / span.as_secs_f64();
@@ -285,4 +287,101 @@ pub(super) fn bits(rate: Rate) -> f64 {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // float-to-int casts saturate
 pub(super) fn rate(bits_per_s: f64) -> Rate {
     Rate::from_bits_per_s(bits_per_s as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Rng;
+
+    /// Reports each 5 ms of a link that is sent 1000-byte packets each 1 ms; the delay grows by `slope`.
+    fn feed(meter: &mut Meter, slope: f64, jitter_us: u64, lost_in_ten: u64) {
+        let mut rng = Rng::new(2);
+        let mut packets = 0;
+        for number in 1..=200_u64 {
+            packets += u64::from(number % 10 >= lost_in_ten);
+            if number % 5 != 0 {
+                continue;
+            }
+            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // 200 ms
+            let grown = (number as f64 * 1e3 * slope) as i32;
+            let delay = grown + i32::try_from(rng.below(jitter_us + 1)).unwrap();
+            let sent_us = u32::try_from(number * 1_000).unwrap();
+            let sample = Delivery {
+                sent_at: Instant::from_millis(number),
+                received_us: sent_us.wrapping_add_signed(delay),
+                number,
+                packets,
+                bytes: packets * 1_000,
+                // Around the wrap of the clocks' offset.
+                owd_min_us: (i32::MAX - 5_000).wrapping_add(delay),
+                ..Delivery::default()
+            };
+            assert!(!meter.on_delivery(0, &sample));
+        }
+    }
+
+    #[test]
+    fn received_is_the_sent_rate_over_the_stretch_of_time() {
+        for slope in [-0.2, 0.0, 0.1, 1.5] {
+            let mut meter = Meter::new(1);
+            feed(&mut meter, slope, 0, 0);
+            let seen = meter
+                .measure(Instant::from_millis(100), Instant::FAR)
+                .unwrap();
+            assert!((seen.sent() / 8e6 - 1.0).abs() < 1e-3);
+            assert!(
+                (seen.received() / (8e6 / (1.0 + slope)) - 1.0).abs() < 1e-2,
+                "{seen:?}"
+            );
+            assert!(seen.error < 0.01 && seen.grows(0.03) == (slope > 0.03));
+        }
+    }
+
+    #[test]
+    fn jitter_is_owned_to_by_the_error() {
+        let mut meter = Meter::new(1);
+        feed(&mut meter, 0.0, 10_000, 0);
+        let long = meter.measure(Instant::ZERO, Instant::FAR).unwrap();
+        let short = meter
+            .measure(Instant::from_millis(150), Instant::FAR)
+            .unwrap();
+        assert!(short.error > 3.0 * long.error && long.error > 0.003);
+        assert!(long.slope.abs() < 3.0 * long.error && !long.grows(0.03));
+    }
+
+    #[test]
+    fn loss_is_counted_by_numbers_and_usual_loss_is_no_shortfall() {
+        let mut meter = Meter::new(1);
+        feed(&mut meter, 0.0, 0, 2);
+        let seen = meter.measure(Instant::ZERO, Instant::FAR).unwrap();
+        assert!((seen.loss - 0.2).abs() < 0.02);
+        assert!((seen.sent() / 8e6 - 1.0).abs() < 0.02);
+        assert!(seen.shortfall(0.2) < 0.02 && seen.shortfall(0.0) > 0.18);
+    }
+
+    #[test]
+    fn a_silence_forgets_what_came_before() {
+        let mut meter = Meter::new(1);
+        feed(&mut meter, 0.0, 0, 0);
+        let after = Delivery {
+            sent_at: Instant::from_millis(205),
+            received_us: 335_000,
+            number: 205,
+            packets: 205,
+            bytes: 205_000,
+            ..Delivery::default()
+        };
+        assert!(meter.on_delivery(0, &after));
+        assert!(meter.measure(Instant::ZERO, Instant::FAR).is_none());
+    }
+
+    #[test]
+    fn links_of_a_wan_add_up() {
+        let mut meter = Meter::new(2);
+        feed(&mut meter, 0.1, 0, 0);
+        meter.tracks[1] = meter.tracks[0].clone();
+        let seen = meter.measure(Instant::ZERO, Instant::FAR).unwrap();
+        assert!((seen.sent() / 16e6 - 1.0).abs() < 1e-3 && (seen.slope - 0.1).abs() < 1e-3);
+    }
 }

@@ -16,7 +16,7 @@
 //! Never does: choosing links, or sending. Several links of one WAN share one control; probes of several WANs are
 //! kept apart by whoever grants the turns, because WANs may share a bottleneck.
 //!
-//! References: aggregation design 2.2; BBR (Cardwell 2016) for the shape, GCC (Carlucci 2016) for the slope.
+//! References: BBR (Cardwell 2016) for the shape, GCC (Carlucci 2016) for the slope.
 
 #[cfg(test)]
 mod bottleneck;
@@ -100,7 +100,9 @@ const QUEUE_HIGH: f64 = 0.020;
 const APP_LIMITED: f64 = 0.8;
 /// The least queue of 50 ms is seen this much after the queue was gone.
 const QUEUE_LAG: Duration = Duration::from_millis(60);
-/// After startup and after a silence probes come quickly for this long.
+/// A full packet.
+const PACKET_BITS: f64 = 12_000.0;
+/// After startup, a silence or a change of capacity probes come quickly for this long.
 const QUICK: Duration = Duration::from_secs(2);
 /// A silence longer than this makes the old capacity doubtful: start again at half of it.
 const LONG_SILENCE: Duration = Duration::from_secs(1);

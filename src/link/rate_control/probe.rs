@@ -6,13 +6,17 @@
 
 use std::time::Duration;
 
-use super::{CRUISE_GAIN, LEVEL, Phase, QUEUE_HIGH, RateControl};
+use super::{CRUISE_GAIN, LEVEL, Phase, QUEUE_HIGH, QUICK, RateControl};
 use crate::base::Instant;
 
 /// Length of a probe, and its length in units of the jitter.
 const SPAN: Duration = Duration::from_millis(150);
 const SPAN_MAX: Duration = Duration::from_millis(300);
 const SPAN_JITTER: f64 = 30.0;
+/// Packets in a probe: on a slow WAN they take their time, and its first step must be larger, because a probe is
+/// seen by the queue that a few packets more than usual make.
+const SPAN_PACKETS: f64 = 16.0;
+const EXTRA_PACKETS: f64 = 6.0;
 /// Gains of a row of accepted probes. The first is small: it happens every second on a WAN that has no more.
 const GAINS: [f64; 4] = [1.06, 1.25, 1.5, 2.0];
 /// With this jitter (seconds) the first step must be larger to stand out.
@@ -22,7 +26,9 @@ const GAIN_JITTER: f64 = 1.10;
 const WAIT_GAIN: f64 = 0.92;
 /// Pause between rows, varied by a fifth so that peers do not fall into step, and in the first seconds.
 const PAUSE: Duration = Duration::from_millis(1_000);
-const PAUSE_QUICK: Duration = Duration::from_millis(150);
+const PAUSE_QUICK: Duration = Duration::from_millis(50);
+/// Pause after a refusal that ended a climb or that noise may have made.
+const PAUSE_DOUBT: Duration = Duration::from_millis(400);
 /// Share of the extra that may fail to come in an accepted probe.
 const SHORTFALL: f64 = 0.4;
 /// A probe that makes a queue (seconds) beyond this and the jitter ends early.
@@ -80,7 +86,9 @@ impl RateControl {
     /// Ends a probe that makes a queue.
     pub(super) fn watch_probe(&mut self, now: Instant) {
         let queue = self.sight.queue_last;
-        if self.sight.sent_at > self.phase_at && queue > QUEUE + 2.0 * self.sight.jitter {
+        if self.sight.sent_at > self.phase_at
+            && queue > QUEUE + 2.0 * (self.sight.jitter + self.packet_time())
+        {
             self.end_probe(now);
         }
     }
@@ -116,6 +124,9 @@ impl RateControl {
         let allowed = SHORTFALL * (probe.gain - 1.0) / probe.gain;
         let accepted = seen.shortfall(self.usual_loss) < allowed;
         if accepted {
+            if came > self.capacity {
+                self.quick_until = now + QUICK;
+            }
             self.set_capacity(self.capacity.max(came));
             let filled = seen.sent() > (1.0 - allowed) * probe.pacing;
             if filled && self.backlogged && self.capacity < self.ceiling {
@@ -126,9 +137,14 @@ impl RateControl {
             }
             return;
         }
+        let climbing = self.probe_step > 0;
+        let doubtful = !seen.grows(allowed);
+        if climbing || doubtful {
+            self.next_probe_at = self.next_probe_at.min(now + self.sight.rtt + PAUSE_DOUBT);
+        }
         if received > self.capacity {
             self.set_capacity(came);
-        } else if seen.slope > LEVEL {
+        } else if seen.grows(LEVEL) {
             let half = f64::midpoint(self.capacity, received);
             self.set_capacity(half.max(self.capacity * STEP_DOWN));
         }
@@ -141,7 +157,11 @@ impl RateControl {
         if jitter > JITTER_LOW {
             gain = gain.max(GAIN_JITTER);
         }
+        let extra = EXTRA_PACKETS * self.packet_time() / SPAN.as_secs_f64();
+        gain = gain.max(1.0 + extra.min(1.0));
         let span = Duration::from_secs_f64(jitter * SPAN_JITTER).clamp(SPAN, SPAN_MAX);
+        let packets = Duration::from_secs_f64(SPAN_PACKETS * self.packet_time() / gain);
+        let span = span.max(packets);
         debug_assert!(
             gain > CRUISE_GAIN,
             "a probe must send more than cruising does"

@@ -50,7 +50,9 @@ impl Sight {
         self.rtt = sample.rtt;
         let range = sample.owd_max_us.wrapping_sub(sample.owd_min_us);
         if range > 0 {
-            self.jitter += JITTER_GAIN * (f64::from(range) * 0.5e-6 - self.jitter);
+            let sample = f64::from(range) * 0.5e-6;
+            let gain = if self.jitter == 0.0 { 1.0 } else { JITTER_GAIN };
+            self.jitter += gain * (sample - self.jitter);
         }
         self.zero = self.zero.min(sample.queue_min.as_secs_f64());
         let above = |queue: Duration| (queue.as_secs_f64() - self.zero).max(0.0);

@@ -12,7 +12,7 @@
 //! out by [`Sender::take_unacked`]. `in_flight` is the sum of the bytes whose outcome is open. A report costs time
 //! in proportion to the numbers it tells for the first time.
 //!
-//! References: RFC 9002 section 6 (loss detection), aggregation design 2.8 (failover).
+//! Reference: RFC 9002 section 6 (loss detection).
 
 mod parts;
 #[cfg(test)]
