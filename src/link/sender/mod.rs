@@ -490,8 +490,19 @@ impl<T: Copy> Sender<T> {
     }
 
     fn silence(&self, now: Instant, others_acked_at: Instant) -> Silence {
+        // What is behind the largest number reported and unknown is lost or late; silence is what follows it.
+        let first = self.anchor.map_or(self.oldest, |anchor| anchor + 1);
+        let sent_at = |number: u64| {
+            let entry = self.log.get(number)?;
+            if entry.fate != Fate::Skipped {
+                return Some(entry.sent_at);
+            }
+            let behind_gap = self.jump.map(|jump| jump.to + (number - first))?;
+            self.log.get(behind_gap).map(|entry| entry.sent_at)
+        };
         Silence {
-            oldest_sent: self.log.get(self.oldest).map(|entry| entry.sent_at),
+            first_sent: sent_at(first),
+            third_sent: sent_at(first + 2),
             timeout: self.suspect_timeout(),
             report_interval: self.config.report_interval,
             heartbeat: self.heartbeat_interval(now),
