@@ -113,9 +113,9 @@ pub(super) struct Silence {
     pub(super) report_interval: Duration,
     /// Interval of heartbeats at present.
     pub(super) heartbeat: Duration,
-    /// When another link was acknowledged last. Reports of all links travel together: only one that came after
-    /// this link's own acknowledgement was due says that the peer had nothing to tell of it.
-    pub(super) others_acked_at: Instant,
+    /// When the peer last told of all links it had news of. Only what it told after this link's acknowledgement was
+    /// due says that it had nothing to tell of this one.
+    pub(super) told_at: Instant,
 }
 
 /// The state of one link and direction.
@@ -239,7 +239,7 @@ impl Liveness {
         match self.state {
             State::Up => {
                 let (by_data, by_heartbeat) = self.suspect_times(silence);
-                if silence.others_acked_at >= by_data {
+                if silence.told_at >= by_data {
                     by_data.min(by_heartbeat)
                 } else {
                     by_heartbeat
@@ -290,7 +290,7 @@ impl Liveness {
 
     fn suspicion(&self, silence: &Silence, now: Instant) -> Option<Cause> {
         let (by_data, by_heartbeat) = self.suspect_times(silence);
-        if silence.others_acked_at >= by_data && now >= by_data {
+        if silence.told_at >= by_data && now >= by_data {
             Some(Cause::AckTimeout)
         } else if now >= by_heartbeat {
             Some(Cause::HeartbeatTimeout)
@@ -362,7 +362,7 @@ mod tests {
             timeout: Duration::from_millis(40),
             report_interval: Duration::from_millis(5),
             heartbeat: Duration::from_millis(20),
-            others_acked_at: if others { Instant::FAR } else { Instant::ZERO },
+            told_at: if others { Instant::FAR } else { Instant::ZERO },
         }
     }
 
@@ -408,11 +408,11 @@ mod tests {
         let mut link = up(1_000);
         // The other link was acknowledged before this one's acknowledgement was due at 1040.
         let mut silence = silence(1_000, true);
-        silence.others_acked_at = Instant::from_millis(1_039);
+        silence.told_at = Instant::from_millis(1_039);
         link.handle_timeout(&silence, Instant::from_millis(1_050));
         assert_eq!(link.state(), State::Up);
         assert_eq!(link.poll_timeout(&silence), Instant::from_millis(1_100));
-        silence.others_acked_at = Instant::from_millis(1_051);
+        silence.told_at = Instant::from_millis(1_051);
         assert!(link.poll_timeout(&silence) <= Instant::from_millis(1_051));
         link.handle_timeout(&silence, Instant::from_millis(1_051));
         assert_eq!(link.state(), State::Suspect);

@@ -112,6 +112,8 @@ pub struct Session {
     /// Farewells still to be sent.
     closing: u8,
     last_received_at: Instant,
+    /// When the peer last told of all links it had news of, as if by the fastest link.
+    told_at: Instant,
     drops: DropCounters,
     rescued_frames: u64,
     /// Duplicates and sources at the start of the window that bounds the share of copies.
@@ -183,6 +185,7 @@ impl Session {
             close_told: false,
             closing: 0,
             last_received_at: now,
+            told_at: now,
             drops: DropCounters::default(),
             rescued_frames: 0,
             copies_before: (0, 0),

@@ -100,13 +100,19 @@ impl Session {
 
     /// The report on one link; `None` before anything arrived on it.
     pub(super) fn own_report(&mut self, id: LinkId, now: Instant) -> Option<ReportMessage> {
-        let link = &mut self.links[id.index()];
-        if link.received.1 == 0 {
-            return None;
-        }
-        let report = link.receiver.build_report(now)?;
+        let report = self.links[id.index()].receiver.build_report(now)?;
+        self.message_of(id, &report)
+    }
+
+    /// The same for a heartbeat, whose way may be dead: what it tells is told again with the other links' news.
+    pub(super) fn own_report_again(&self, id: LinkId, now: Instant) -> Option<ReportMessage> {
+        let report = self.links[id.index()].receiver.peek_report(now)?;
+        self.message_of(id, &report)
+    }
+
+    fn message_of(&self, id: LinkId, report: &Report) -> Option<ReportMessage> {
         let (tag, largest) = self.epochs.received_position(id, report.largest)?;
-        let (bitmap, bitmap_bytes) = bitmap_of(&report, largest);
+        let (bitmap, bitmap_bytes) = bitmap_of(report, largest);
         Some(ReportMessage {
             link: id,
             epoch_tag: tag,

@@ -144,7 +144,7 @@ impl Session {
         }
         if self.links[id.index()].sender.wants_heartbeat(now) {
             writer.push(&Message::Heartbeat);
-            if let Some(report) = self.own_report(id, now)
+            if let Some(report) = self.own_report_again(id, now)
                 && writer.len() + crate::wire::report::REPORT_BYTES_MAX <= room
             {
                 writer.push(&Message::Report(report));
