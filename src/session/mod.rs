@@ -114,6 +114,8 @@ pub struct Session {
     last_received_at: Instant,
     /// When the peer last told of all links it had news of, as if by the fastest link.
     told_at: Instant,
+    /// How often the peer reports at present.
+    peer_interval: Duration,
     drops: DropCounters,
     rescued_frames: u64,
     /// Duplicates and sources at the start of the window that bounds the share of copies.
@@ -186,6 +188,7 @@ impl Session {
             closing: 0,
             last_received_at: now,
             told_at: now,
+            peer_interval: reports::INTERVAL_MAX,
             drops: DropCounters::default(),
             rescued_frames: 0,
             copies_before: (0, 0),

@@ -14,7 +14,7 @@ use crate::wire::report::{BITMAP_BYTES_MAX, REPORT_BYTES_MAX, ReportMessage};
 /// Shortest time between two reports: fast enough to notice a dead link in tens of milliseconds.
 const INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// Longest: the sender's estimates need several reports per round trip.
-const INTERVAL_MAX: Duration = Duration::from_millis(25);
+pub const INTERVAL_MAX: Duration = Duration::from_millis(25);
 /// Part of our sending rate that reports may take.
 const SHARE: f64 = 0.01;
 
@@ -62,7 +62,7 @@ impl Session {
         if now < self.reports.next_at || !self.links.iter().any(|l| l.receiver.report_due(now)) {
             return;
         }
-        let links = self.report_links();
+        let links = self.report_links(now);
         if links[0].is_none() {
             return;
         }
@@ -165,8 +165,8 @@ impl Session {
         if report.largest >= link.sent_next {
             return;
         }
-        link.sender
-            .set_report_interval(Duration::from_millis(u64::from(message.interval_ms)));
+        self.peer_interval = Duration::from_millis(u64::from(message.interval_ms));
+        link.sender.set_report_interval(self.peer_interval);
         self.outcomes.clear();
         let before = link.sender.state();
         let outcomes = &mut self.outcomes;

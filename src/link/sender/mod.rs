@@ -465,7 +465,8 @@ impl<T: Copy> Sender<T> {
             queue_last: self.owd.queue_last(),
             queue_min,
             queue_p50,
-            rtt: self.srtt(),
+            // How long the loop takes: reports come back by the fastest link, whatever this one's way back is.
+            rtt: self.path_rtt.smoothed().unwrap_or(RTT_INITIAL),
             in_flight: self.in_flight,
         }
     }
