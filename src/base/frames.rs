@@ -26,6 +26,17 @@ impl Frame {
         self.bytes as usize
     }
 
+    /// The same frame with only its first `bytes` in use.
+    ///
+    /// # Panics
+    /// If it is not that long.
+    #[must_use]
+    pub fn shortened(mut self, bytes: usize) -> Self {
+        assert!(bytes <= self.len(), "a frame only gets shorter");
+        self.bytes = u32::try_from(bytes).unwrap_or(self.bytes);
+        self
+    }
+
     /// Whether the frame is empty.
     pub const fn is_empty(&self) -> bool {
         self.bytes == 0

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::{EXIT_FAILED, Failure};
-use crate::config::{self, Config, Role};
-use crate::logging;
+use crate::config::{self, Config, EXIT_PERMISSION, Role};
+use crate::{driver, logging};
 
 /// Arguments of both daemons.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,12 +32,17 @@ pub fn daemon(role: Role, args: DaemonArgs) -> Result<String, Failure> {
 
 /// The one call into the driver.
 fn run(role: Role, config: Config, path: PathBuf) -> Result<(), Failure> {
-    // DRIVER: replace this body by
-    //   driver::run(role, config, path).map_err(|error| Failure::new(exit_code_of(&error), error.to_string()))
-    // with 77 for a missing privilege (TUN, netlink), 78 for a configuration fault, 1 for all else.
-    let (_, _) = (config, path);
-    Err(Failure::new(
-        EXIT_FAILED,
-        format!("this build has no driver to run a {role} with"),
-    ))
+    driver::run(role, config, path).map_err(|error| {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        if error.is_permission() {
+            message.push_str("\nThis needs CAP_NET_ADMIN (run it as root, or by its systemd unit) and /dev/net/tun.");
+            return Failure::new(EXIT_PERMISSION, message);
+        }
+        Failure::new(EXIT_FAILED, message)
+    })
 }

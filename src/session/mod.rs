@@ -1,1 +1,308 @@
+//! Floor 3: the composer. Frames from the TUN become datagrams on links, and back.
+//!
+//! ```text
+//!            handle_frame(frame, now)                      poll_transmit(now, out) -> Transmit
+//!  TUN ────► handle_datagram(epoch, link, bytes, now)      poll_frame(now, out)    -> length
+//!  links ──► handle_timeout(now)               SESSION     poll_event()            -> Event
+//!  clock ──► install_epoch(keys, now)                      poll_timeout()          -> (Instant, Timer)
+//! ```
+//!
+//! After any `handle_*`, drain all `poll_*`, then arm one timer at `poll_timeout()`. `now` never goes backwards.
+//! No clock, no socket, no randomness but the seed; nothing on the packet path allocates, locks, logs or blocks.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod egress;
+pub mod epochs;
+pub mod ingress;
+pub mod link;
+pub mod overhead;
+pub mod path;
+pub mod reports;
+pub mod schedule;
+pub mod stats;
+pub mod symbols;
+pub mod timers;
+pub mod transmit;
+pub mod wan;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::id::LINKS_MAX;
+use crate::base::{DropCounters, FRAME_BYTES_MAX, Instant, LinkId, Rng, WanId};
+use crate::link::{Outcome, SenderConfig, State};
+use crate::stripe::{Candidate, Scheduler};
+use config::{SessionConfig, WanConfig};
+use egress::Egress;
+use epochs::{EpochKeys, Epochs};
+use ingress::Ingress;
+use link::{Link, Opening};
+use path::{Origin, Path};
+use reports::Reports;
+use schedule::Load;
+use symbols::SymbolKey;
+use wan::Wan;
+
+pub use timers::Timer;
+pub use transmit::{RUN_BYTES_MAX, Transmit};
+
+/// Most outcomes of one report: the numbers its bitmap covers and those it makes lost.
+const OUTCOMES: usize = 4096;
+
+/// Who opened the session and what the handshake agreed on.
+#[derive(Clone, Debug)]
+pub struct SessionParameters {
+    /// The client; it knows its WANs and opens the links.
+    pub initiator: bool,
+    /// Number of links.
+    pub link_count: u8,
+    /// The client's WANs; on the server what LINK_OPEN will tell.
+    pub wans: Vec<WanConfig>,
+    /// WAN of each link (client only).
+    pub wan_of_link: Vec<WanId>,
+    /// Largest datagram both ends accept.
+    pub datagram_bytes_max: usize,
+    /// Seed of this session's randomness.
+    pub seed: u64,
+}
+
+/// Something the owner of the session should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The link's validated address changed.
+    PathChanged {
+        /// Which link.
+        link: LinkId,
+        /// Its address.
+        origin: Origin,
+    },
+    /// The link changed its state.
+    LinkState {
+        /// Which link.
+        link: LinkId,
+        /// The state it is in.
+        state: State,
+    },
+    /// An epoch's receiver indexes are free.
+    EpochDropped(u32),
+    /// The peer ended the session.
+    Closed,
+}
+
+/// One authenticated association with a peer over all links.
+#[derive(Debug)]
+pub struct Session {
+    initiator: bool,
+    config: SessionConfig,
+    epochs: Epochs,
+    links: Vec<Link>,
+    wans: Vec<Wan>,
+    egress: Egress,
+    ingress: Ingress,
+    reports: Reports,
+    load: Load,
+    candidates: Vec<Candidate>,
+    outcomes: Vec<Outcome<SymbolKey>>,
+    /// Link states as last told by events.
+    told_states: Vec<State>,
+    changed_paths: VecDeque<LinkId>,
+    closed_by_peer: bool,
+    close_told: bool,
+    /// Farewells still to be sent.
+    closing: u8,
+    last_received_at: Instant,
+    drops: DropCounters,
+    rescued_frames: u64,
+    /// Duplicates and sources at the start of the window that bounds the share of copies.
+    copies_before: (u64, u64),
+    hold: Duration,
+    /// What we believe the peer's hold time is: its links mirror ours.
+    peer_hold: Duration,
+    /// WANs take turns at sending and at probing.
+    next_wan: usize,
+    next_probe: usize,
+    /// Scratch for symbols that leave a dead link.
+    moved: Vec<SymbolKey>,
+    datagram_bytes_max: usize,
+    body_bytes_max: usize,
+    /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.
+    segment_bytes: usize,
+    flow_seed: u64,
+    rng: Rng,
+    scratch: Vec<u8>,
+    rescue_buffer: Vec<u8>,
+    recovered_body: Vec<u8>,
+}
+
+impl Session {
+    /// A session without keys; [`Session::install_epoch`] gives it some.
+    pub fn new(parameters: &SessionParameters, config: SessionConfig, now: Instant) -> Self {
+        let mut rng = Rng::new(parameters.seed);
+        let datagram_bytes_max = parameters
+            .datagram_bytes_max
+            .max(overhead::DATAGRAM_BYTES_MIN);
+        let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
+        let segment_bytes =
+            overhead::datagram_bytes(overhead::symbol_bytes_max(datagram_bytes_max)) as usize;
+        let sender = sender_config(&config);
+        let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
+            .map(|number| {
+                let wan = parameters
+                    .wan_of_link
+                    .get(usize::from(number))
+                    .copied()
+                    .unwrap_or(WanId(number));
+                let (opening, path) = if parameters.initiator {
+                    (Opening::Asking(now), Path::fixed())
+                } else {
+                    (Opening::Waiting, Path::learned())
+                };
+                Link::new(LinkId(number), wan, opening, path, sender, now)
+            })
+            .collect();
+        let wans = parameters
+            .wans
+            .iter()
+            .map(|wan| Wan::new(wan.clone(), links.len(), &mut rng, now))
+            .collect();
+        Self {
+            initiator: parameters.initiator,
+            epochs: Epochs::default(),
+            told_states: vec![State::Probing; links.len()],
+            links,
+            wans,
+            egress: Egress::new(Scheduler::new(config.mode.strategy()), body_bytes_max),
+            ingress: Ingress::new(body_bytes_max, now),
+            reports: Reports::new(now),
+            load: Load::new(now),
+            candidates: Vec::with_capacity(LINKS_MAX),
+            outcomes: Vec::with_capacity(OUTCOMES),
+            changed_paths: VecDeque::with_capacity(LINKS_MAX),
+            closed_by_peer: false,
+            close_told: false,
+            closing: 0,
+            last_received_at: now,
+            drops: DropCounters::default(),
+            rescued_frames: 0,
+            copies_before: (0, 0),
+            hold: crate::reorder::hold::HOLD_MAX,
+            peer_hold: Duration::from_millis(50),
+            next_wan: 0,
+            next_probe: 0,
+            moved: Vec::with_capacity(OUTCOMES),
+            datagram_bytes_max,
+            body_bytes_max,
+            segment_bytes,
+            flow_seed: rng.next_u64(),
+            rng,
+            scratch: vec![0; FRAME_BYTES_MAX],
+            rescue_buffer: vec![0; FRAME_BYTES_MAX],
+            recovered_body: vec![0; body_bytes_max],
+            config,
+        }
+    }
+
+    /// Gives the session the keys of a new epoch.
+    pub fn install_epoch(&mut self, keys: EpochKeys, now: Instant) {
+        let links = &self.links;
+        let initiator = self.initiator;
+        self.epochs.install(keys, initiator, now, |id| {
+            links.get(id.index()).map_or(0, |link| link.sent_next)
+        });
+    }
+
+    /// Changes the behaviour of a running session.
+    pub fn set_config(&mut self, config: SessionConfig) {
+        if config.mode != self.config.mode {
+            self.egress.scheduler = Scheduler::new(config.mode.strategy());
+        }
+        for link in &mut self.links {
+            link.sender.set_heartbeat(config.heartbeat);
+        }
+        self.config = config;
+    }
+
+    /// Changes what is known of a WAN (client, on reload).
+    pub fn set_wan(&mut self, wan: &WanConfig, now: Instant) {
+        if let Some(known) = self.wans.get_mut(wan.id.index()) {
+            known.rate.set_ceiling(wan.rate_to_peer);
+            known.config = wan.clone();
+            for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
+                link.opening = Opening::Asking(now); // tells the peer
+            }
+        }
+    }
+
+    /// The kernel refused a datagram of a link (no route, interface down, ...).
+    pub fn on_send_error(&mut self, link: LinkId, now: Instant) {
+        self.drops.count(crate::base::DropReason::SendFailed);
+        if let Some(known) = self.links.get_mut(link.index()) {
+            let before = known.sender.state();
+            known.sender.on_send_error(now);
+            self.on_link_state(link.index(), before, now);
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(id) = self.changed_paths.pop_front() {
+            let origin = self.links[id.index()].path.origin()?;
+            return Some(Event::PathChanged { link: id, origin });
+        }
+        if let Some(epoch) = self.epochs.poll_dropped() {
+            return Some(Event::EpochDropped(epoch));
+        }
+        for (told, link) in self.told_states.iter_mut().zip(&self.links) {
+            let state = link.sender.state();
+            if *told != state && link.is_open() {
+                *told = state;
+                return Some(Event::LinkState {
+                    link: link.id,
+                    state,
+                });
+            }
+        }
+        (self.closed_by_peer && !std::mem::replace(&mut self.close_told, true))
+            .then_some(Event::Closed)
+    }
+
+    /// When anything authenticated came last.
+    pub const fn last_received_at(&self) -> Instant {
+        self.last_received_at
+    }
+
+    /// Whether keys are there.
+    pub const fn is_established(&self) -> bool {
+        self.epochs.current().is_some()
+    }
+
+    /// When the epoch in use was agreed on.
+    pub fn established_at(&self) -> Option<Instant> {
+        self.epochs.current().map(|keys| keys.established_at)
+    }
+
+    /// Whether a key of the current epoch is near its limit of packets.
+    pub fn wants_rotation(&self) -> bool {
+        self.epochs
+            .current()
+            .is_some_and(|keys| keys.links.iter().any(|link| link.seal.wants_rotation()))
+    }
+
+    /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.
+    pub const fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+
+    const fn role_is_initiator(&self) -> bool {
+        self.initiator
+    }
+}
+
+/// What the links' senders take from the configuration.
+fn sender_config(config: &SessionConfig) -> SenderConfig {
+    SenderConfig {
+        heartbeat_interval: config.heartbeat,
+        ..SenderConfig::default()
+    }
+}

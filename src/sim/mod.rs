@@ -4,4 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod impairment;
+pub mod ledger;
 pub mod nat;
+pub mod packet;
+pub mod plan;
+pub mod traffic;
+pub mod world;

@@ -11,6 +11,7 @@
 pub mod arena;
 pub mod clock;
 pub mod datapath;
+pub mod listen;
 pub mod namespace;
 pub mod netdev;
 pub mod packet;

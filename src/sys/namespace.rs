@@ -151,4 +151,33 @@ mod tests {
             inside.to_str().unwrap()
         );
     }
+
+    #[test]
+    fn a_process_becomes_root_of_its_own_namespaces_and_configures_them() {
+        use nix::sys::wait::{WaitStatus, waitpid};
+        // Only a process of one thread may enter a user namespace, so a child does it.
+        // SAFETY: the child runs nothing but the lines below and leaves by _exit; of the other threads' locks
+        // it could meet only the allocator's, which glibc makes safe for a child.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let code = match become_root() {
+                    Ok(()) if getuid().is_root() => {
+                        let up = Netdev::open()
+                            .and_then(|mut netdev| netdev.add_veth("a", "b"))
+                            .is_ok_and(|made| made);
+                        if up { 0 } else { 1 }
+                    }
+                    Ok(()) => 2,
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 77,
+                    Err(_) => 3,
+                };
+                // SAFETY: _exit takes no pointers and does not return.
+                unsafe { libc::_exit(code) }
+            }
+            nix::unistd::ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+                WaitStatus::Exited(_, 77) => eprintln!("SKIPPED: no user namespaces here"),
+                status => assert_eq!(status, WaitStatus::Exited(child, 0)),
+            },
+        }
+    }
 }

@@ -5,3 +5,8 @@
 
 pub mod handshake;
 pub mod header;
+pub mod inner_ip;
+pub mod message;
+pub mod piece;
+pub mod report;
+pub mod virtio;

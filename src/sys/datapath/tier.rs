@@ -56,7 +56,7 @@ pub struct Config {
 }
 
 /// A slot holds the longest frame (10 + 65 535 bytes), in whole pages. Runs are shorter
-/// ([`super::udp::RUN_BYTES_MAX`]).
+/// ([`crate::sys::udp::RUN_BYTES_MAX`]).
 pub const SLOT_BYTES: usize = 69_632;
 
 impl Default for Config {

@@ -9,6 +9,7 @@
 //! * `in_flight` operations may touch memory of `groups`, the ports' buffers and the send slots; dropping the
 //!   path cancels and awaits them before any of that is unmapped.
 
+mod memory;
 mod read;
 mod write;
 
@@ -23,10 +24,13 @@ use super::ring::{Completion, Ring};
 use super::token::Token;
 use super::{DatapathError, Handler, Shared};
 use crate::sys::arena::Arena;
+use memory::{locked_bytes_max, register, register_slots, unregister};
 
 /// One-shot reads outstanding for each descriptor. One costs a round trip for every read; from eight on the
 /// kernel wakes them all for each packet and the cost grows (docs/measurements.md).
 const READS: u8 = 4;
+/// How often one turn arms used-up reads again: 32 reads of a descriptor, as many as one multishot wake-up.
+const ROUNDS_MAX: usize = 8;
 /// Room for one GRO read: the kernel merges at most one IP packet's worth.
 const DATAGRAMS_BYTES: usize = 65_536;
 /// Room for one frame of 10 + 65 535 bytes, in whole pages.
@@ -57,8 +61,9 @@ pub(super) struct UringPath {
     lockable: usize,
     /// Whether the ring is fenced in, see [`Ring::enable`].
     restricted: bool,
-    /// Reads and polls to arm at the start of the next turn.
-    due: Vec<Token>,
+    /// Reads and polls to arm at the start of the next turn (reads of a flood: the next round).
+    reads_due: Vec<Token>,
+    polls_due: Vec<Token>,
     /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
     oversize: Vec<u16>,
     /// Operations without their last completion.
@@ -109,7 +114,8 @@ impl UringPath {
             fixed_slots,
             lockable,
             restricted,
-            due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
+            reads_due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
+            polls_due: Vec::with_capacity(shared.ports.capacity()),
             oversize: Vec::with_capacity(shared.slots.count()),
             in_flight: 0,
         })
@@ -141,7 +147,7 @@ impl UringPath {
         let generation = port.generation;
         let multi = match port.kind {
             Kind::Readable | Kind::Wake => {
-                self.due.push(Token::Poll {
+                self.polls_due.push(Token::Poll {
                     port: index,
                     generation,
                 });
@@ -151,7 +157,7 @@ impl UringPath {
             Kind::Socket => self.datagrams.is_some(),
         };
         if multi {
-            self.due.push(Token::Read {
+            self.reads_due.push(Token::Read {
                 port: index,
                 generation,
                 part: 0,
@@ -175,7 +181,7 @@ impl UringPath {
             fixed,
         });
         for part in 0..READS {
-            self.due.push(Token::Read {
+            self.reads_due.push(Token::Read {
                 port: index,
                 generation,
                 part,
@@ -226,15 +232,37 @@ impl UringPath {
         handler: &mut impl Handler,
     ) -> Result<(), DatapathError> {
         self.send_oversize(shared, handler);
-        self.arm_due(shared);
+        self.arm_polls(shared);
+        self.arm_reads(shared);
         if self.ring.is_backed_up() {
             self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
         }
         let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
-        let want = u32::from(wait);
+        let (want, timeout) = (u32::from(wait), timeout.filter(|_| wait));
         self.ring
-            .enter(want, timeout.filter(|_| wait), &mut shared.stats)
+            .enter(want, timeout, &mut shared.stats)
             .map_err(waiting_failed)?;
+        let mut outcome = self.dispatch_ready(shared, handler);
+        // A flood uses up one-shot reads at once: read on instead of once a turn.
+        for _ in 1..ROUNDS_MAX {
+            if self.reads_due.len() < usize::from(READS) {
+                break;
+            }
+            self.arm_reads(shared);
+            self.ring
+                .enter(0, None, &mut shared.stats)
+                .map_err(waiting_failed)?;
+            outcome = outcome.and(self.dispatch_ready(shared, handler));
+        }
+        outcome
+    }
+
+    /// Dispatches what is ready now; what comes meanwhile is left for later.
+    fn dispatch_ready(
+        &mut self,
+        shared: &mut Shared,
+        handler: &mut impl Handler,
+    ) -> Result<(), DatapathError> {
         let mut left = self.ring.ready();
         shared.stats.cqes += left as u64;
         shared.stats.batch_max = shared.stats.batch_max.max(left as u64);
@@ -313,7 +341,10 @@ impl UringPath {
             self.forget_if_idle(shared, index);
         } else {
             shared.stats.rearms += 1;
-            self.due.push(token);
+            match token {
+                Token::Poll { .. } => self.polls_due.push(token),
+                _ => self.reads_due.push(token),
+            }
         }
     }
 
@@ -325,19 +356,7 @@ impl UringPath {
         }
         if let Some(buffers) = port.buffers.as_ref().filter(|buffers| buffers.fixed) {
             self.lockable += buffers.arena.len();
-            let nothing = libc::iovec {
-                iov_base: std::ptr::null_mut(),
-                iov_len: 0,
-            };
-            // SAFETY: an empty entry names no memory. Should the kernel refuse, the pages stay pinned and the
-            // mapping alone goes away; no operation uses them any more.
-            let _ = unsafe {
-                self.ring.submitter().register_buffers_update(
-                    u32::from(index) + 1,
-                    &[nothing],
-                    None,
-                )
-            };
+            unregister(&self.ring, index + 1);
         }
         shared.ports.forget(index);
     }
@@ -385,54 +404,4 @@ impl UringPath {
 
 fn waiting_failed(error: std::io::Error) -> DatapathError {
     DatapathError::Ring("waiting", error)
-}
-
-/// Registers as many send slots as locked memory allows, from the first; returns how many.
-fn register_slots(ring: &Ring, shared: &Shared, lockable: &mut usize) -> u16 {
-    let slots = &shared.slots;
-    let most = *lockable / slots.slot_bytes();
-    let mut count = slots.count().min(most);
-    while count > 0 {
-        let bytes = count * slots.slot_bytes();
-        if register(ring, SEND_BUFFER, slots.arena(), bytes) {
-            *lockable -= bytes;
-            return u16::try_from(count).unwrap_or(u16::MAX);
-        }
-        count /= 2;
-    }
-    0
-}
-
-/// How much memory this process should lock. The limit holds for all processes of a user together and rings
-/// count as well, so who is bound by it takes an eighth.
-fn locked_bytes_max() -> usize {
-    const CAP_IPC_LOCK: u32 = 14;
-    let read = |name| std::fs::read_to_string(name).unwrap_or_default();
-    // Only the first user namespace's capability lifts the limit; its map is the identity.
-    let map = read("/proc/self/uid_map");
-    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let status = read("/proc/thread-self/status");
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    if first && bits >> CAP_IPC_LOCK & 1 == 1 {
-        return usize::MAX;
-    }
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
-    limit.map_or(0, |(soft, _)| {
-        usize::try_from(soft).unwrap_or(usize::MAX) / 8
-    })
-}
-
-/// Registers the start of an arena as buffer `index`; `false` when the kernel refuses (locked memory).
-fn register(ring: &Ring, index: u16, arena: &Arena, bytes: usize) -> bool {
-    let buffer = arena.iovec(bytes);
-    // SAFETY: the arena is mapped for longer than the ring: send slots and port buffers are dropped after it,
-    // or after the entry was emptied.
-    let result = unsafe {
-        ring.submitter()
-            .register_buffers_update(u32::from(index), &[buffer], None)
-    };
-    result.is_ok()
 }

@@ -171,6 +171,39 @@ fn a_wan_gets_its_rule_and_its_table_and_both_go_exactly() {
 }
 
 #[test]
+fn a_wan_of_ipv6_gets_its_rule_and_its_table_too() {
+    in_namespace(|| {
+        if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+            eprintln!("SKIPPED: IPv6 is off");
+            return;
+        }
+        let mut netdev = Netdev::open().unwrap();
+        wan(&mut netdev);
+        let source: IpAddr = "fd00::10".parse().unwrap();
+        netdev
+            .add_address("w0", prefix("fd00::10/64"), None)
+            .unwrap();
+        let mut route = Route::to(Prefix::DEFAULT_V6);
+        route.gateway = Some("fd00::1".parse().unwrap());
+        route.device = Some("w0".to_owned());
+        // The kernel makes 1024 of a metric of 0 in this family.
+        (route.table, route.metric) = (51_820, 1_024);
+        let rule = Rule::from_source(source, 51_820, 1_000);
+        assert!(netdev.add_route(&route).unwrap() && !netdev.add_route(&route).unwrap());
+        assert!(netdev.add_rule(&rule).unwrap() && !netdev.add_rule(&rule).unwrap());
+        assert!(netdev.routes().unwrap().contains(&route));
+        assert!(netdev.rules().unwrap().contains(&rule));
+        assert_eq!(
+            netdev.gateway_of("w0", source).unwrap(),
+            None,
+            "not in the main table"
+        );
+        assert!(netdev.remove_rule(&rule).unwrap() && !netdev.remove_rule(&rule).unwrap());
+        assert!(netdev.remove_route(&route).unwrap() && !netdev.remove_route(&route).unwrap());
+    });
+}
+
+#[test]
 fn on_link_routes_and_the_rules_of_a_full_tunnel_are_possible() {
     in_namespace(|| {
         let mut netdev = Netdev::open().unwrap();

@@ -13,13 +13,22 @@ use super::{DATAGRAMS_GROUP, FRAME_GROUP, UringPath};
 use crate::sys::wake;
 
 impl UringPath {
-    /// Arms every read and poll that has ended since the last turn.
-    pub(super) fn arm_due(&mut self, shared: &mut Shared) {
-        let mut due = std::mem::take(&mut self.due);
+    /// Arms every read that has ended.
+    pub(super) fn arm_reads(&mut self, shared: &mut Shared) {
+        let mut due = std::mem::take(&mut self.reads_due);
         for token in due.drain(..) {
             self.arm(shared, token);
         }
-        self.due = due;
+        self.reads_due = due;
+    }
+
+    /// Arms every poll that has ended.
+    pub(super) fn arm_polls(&mut self, shared: &mut Shared) {
+        let mut due = std::mem::take(&mut self.polls_due);
+        for token in due.drain(..) {
+            self.arm(shared, token);
+        }
+        self.polls_due = due;
     }
 
     fn arm(&mut self, shared: &mut Shared, token: Token) {

@@ -1,0 +1,180 @@
+//! From the configuration to what the core wants to know.
+
+use std::time::Duration;
+
+use crate::base::WanId;
+use crate::config::{CipherChoice, Config, FecMode, Mode, Peer, WanRole};
+use crate::crypto::Cipher;
+use crate::crypto::keys::{PresharedKey, PrivateKey};
+use crate::driver::RunError;
+use crate::endpoint::{ClientConfig, PeerConfig, Prefix, ServerConfig};
+use crate::fec::protection::{Mode as Protection, RESIDUAL};
+use crate::session::config::{Mode as Striping, SessionConfig, WanConfig};
+use crate::sys::Clock;
+
+/// Handshakes a second before clients must prove their address.
+const HANDSHAKES_PER_S: u32 = 50;
+
+/// Behaviour of sessions.
+pub fn session(config: &Config) -> SessionConfig {
+    let performance = &config.performance;
+    let (source_count, repair_count) = (
+        usize::from(performance.fec_source_count),
+        usize::from(performance.fec_repair_count),
+    );
+    #[allow(clippy::cast_precision_loss)] // below 256
+    let ceiling = repair_count as f64 / source_count.max(1) as f64;
+    SessionConfig {
+        mode: match performance.mode {
+            Mode::Balanced => Striping::Balanced,
+            Mode::Redundant => Striping::Redundant,
+            Mode::Weighted => Striping::Weighted,
+            Mode::SingleBest => Striping::SingleBest,
+            Mode::RoundRobin => Striping::RoundRobin,
+        },
+        fec: match performance.fec_mode {
+            FecMode::Adaptive => Protection::Adaptive {
+                ceiling,
+                residual: RESIDUAL,
+            },
+            FecMode::Fixed => Protection::Fixed {
+                source_count,
+                repair_count,
+            },
+            FecMode::Off => Protection::Off,
+        },
+        rtt_weight: performance.rtt_weight,
+        loss_weight: performance.loss_weight,
+        heartbeat: performance.heartbeat_interval,
+        reorder_max: performance.reorder_max,
+    }
+}
+
+/// The client's WANs that are not off, renumbered from 0, with their old numbers.
+pub fn wans(config: &Config) -> Vec<(WanId, WanConfig)> {
+    config
+        .links
+        .wans
+        .iter()
+        .filter(|wan| wan.role != WanRole::Off)
+        .zip(0_u8..)
+        .map(|(wan, id)| {
+            let known = WanConfig {
+                id: WanId(id),
+                name: wan.name.clone(),
+                backup: wan.role == WanRole::Backup,
+                rate_to_peer: wan.up,
+                rate_to_us: wan.down,
+            };
+            (wan.id, known)
+        })
+        .collect()
+}
+
+fn cipher_bits(config: &Config) -> u8 {
+    match config.security.cipher {
+        CipherChoice::Auto => Cipher::local_bits(),
+        CipherChoice::Aes256Gcm => Cipher::Aes256Gcm.bits(),
+        CipherChoice::ChaCha20Poly1305 => Cipher::ChaCha20Poly1305.bits(),
+    }
+}
+
+/// The data thread's own copy of a secret; each is wiped when it is dropped. Keys cannot be cloned by accident,
+/// only by way of their text.
+fn own_private(key: &PrivateKey) -> Result<PrivateKey, RunError> {
+    PrivateKey::from_base64(&key.to_base64()).map_err(|_| unreadable_key())
+}
+
+fn own_preshared(key: Option<&PresharedKey>) -> Result<Option<PresharedKey>, RunError> {
+    key.map(|key| PresharedKey::from_base64(&key.to_base64()).map_err(|_| unreadable_key()))
+        .transpose()
+}
+
+fn unreadable_key() -> RunError {
+    RunError::System {
+        what: "copying a key",
+        source: std::io::ErrorKind::InvalidData.into(),
+    }
+}
+
+/// For [`crate::endpoint::Client::new`].
+pub fn client(
+    config: &Config,
+    wans: Vec<WanConfig>,
+    wan_of_link: Vec<WanId>,
+    datagram_bytes_max: u16,
+    clock: &Clock,
+) -> Result<ClientConfig, RunError> {
+    let server = &config.peers[0];
+    Ok(ClientConfig {
+        private_key: own_private(&config.keys.private)?,
+        server_key: server.public_key,
+        preshared_key: own_preshared(config.keys.preshared.first().and_then(Option::as_ref))?,
+        cipher_bits: cipher_bits(config),
+        wans,
+        wan_of_link,
+        datagram_bytes_max,
+        rekey_interval: config.security.rekey_interval,
+        session: session(config),
+        boot_id: random_bytes()?,
+        unix_time_at_zero: clock
+            .unix_time()
+            .saturating_sub(Duration::from_nanos(clock.now().as_nanos())),
+        seed: u64::from_le_bytes(random_bytes()?),
+    })
+}
+
+/// For [`crate::endpoint::Server::new`].
+pub fn server(config: &Config, datagram_bytes_max: u16) -> Result<ServerConfig, RunError> {
+    let keys = config.keys.preshared.iter();
+    let peers = config
+        .peers
+        .iter()
+        .zip(keys)
+        .map(|(peer, key)| Ok(peer_config(peer, own_preshared(key.as_ref())?)));
+    Ok(ServerConfig {
+        private_key: own_private(&config.keys.private)?,
+        peers: peers.collect::<Result<_, RunError>>()?,
+        cipher_bits: cipher_bits(config),
+        datagram_bytes_max,
+        handshakes_per_s: HANDSHAKES_PER_S,
+        session: session(config),
+        boot_id: random_bytes()?,
+        cookie_secret: random_bytes()?,
+        seed: u64::from_le_bytes(random_bytes()?),
+    })
+}
+
+fn peer_config(peer: &Peer, preshared_key: Option<PresharedKey>) -> PeerConfig {
+    let allowed: Vec<Prefix> = peer
+        .allowed_ips
+        .iter()
+        .filter_map(|p| Prefix::new(p.network(), p.bit_len()))
+        .collect();
+    let is_host =
+        |p: &&crate::config::Prefix| p.bit_len() == if p.network().is_ipv4() { 32 } else { 128 };
+    let mut hosts: Vec<_> = peer
+        .allowed_ips
+        .iter()
+        .filter(is_host)
+        .map(|p| p.network())
+        .collect();
+    hosts.push(peer.tun_ip);
+    PeerConfig {
+        name: peer.name.clone(),
+        public_key: peer.public_key,
+        preshared_key,
+        allowed,
+        hosts,
+    }
+}
+
+/// Bytes from the system's random source.
+fn random_bytes<const N: usize>() -> Result<[u8; N], RunError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| RunError::System {
+        what: "reading random bytes",
+        source: std::io::Error::last_os_error(),
+    })?;
+    Ok(bytes)
+}

@@ -1,0 +1,250 @@
+//! Which socket carries which link.
+//!
+//! Client: one connected socket for each link, key = link number. Server: one listening socket for each port
+//! (key = its number), and one connected socket for each link of a client once its address is proven: then the
+//! kernel finds the socket by the whole address pair and runs need no address. What must not go to the proven
+//! address (answers to handshakes, challenges) leaves by the listener.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::base::LinkId;
+use crate::endpoint::{PeerId, Transmit};
+use crate::session::path::Origin;
+use crate::sys::{Datapath, DatapathError, UdpConfig, UdpError, UdpSocket};
+
+/// Socket buffers asked for; what is granted stands in status. 7 MiB is 56 ms at 1 Gbit/s.
+pub const BUFFER_BYTES: usize = 7 << 20;
+/// Longest datagram that a listener takes; longer ones are truncated and fail to parse.
+const DATAGRAM_BYTES_MAX: usize = 16_384;
+/// Keys of connected sockets start here; those of listeners are below.
+const FIRST_LINK_KEY: u32 = 256;
+
+/// Why a link has no socket of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The socket.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// The datapath.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+}
+
+#[derive(Debug)]
+struct LinkSocket {
+    socket: UdpSocket,
+    key: u32,
+    origin: Option<Origin>,
+}
+
+/// All sockets of the data thread.
+#[derive(Debug)]
+pub struct Sockets {
+    listeners: Vec<UdpSocket>,
+    links: BTreeMap<(PeerId, LinkId), LinkSocket>,
+    by_key: BTreeMap<u32, (PeerId, LinkId)>,
+    segments: BTreeMap<PeerId, u16>,
+    next_key: u32,
+    /// UDP segmentation and coalescing are wanted.
+    offload: bool,
+    buffer: Vec<u8>,
+}
+
+impl Sockets {
+    /// The server's listeners.
+    pub fn listening(
+        listeners: Vec<UdpSocket>,
+        offload: bool,
+        datapath: &mut Datapath,
+    ) -> Result<Self, DatapathError> {
+        for (key, socket) in (0_u32..).zip(&listeners) {
+            datapath.add_listener(key, socket)?;
+        }
+        Ok(Self::empty(listeners, offload))
+    }
+
+    /// The client's connected sockets, in the order of the links.
+    pub fn connected(
+        sockets: Vec<UdpSocket>,
+        offload: bool,
+        datapath: &mut Datapath,
+    ) -> Result<Self, DatapathError> {
+        let mut all = Self::empty(Vec::new(), offload);
+        for (number, socket) in (0_u8..).zip(sockets) {
+            let key = u32::from(number);
+            datapath.add_socket(key, &socket, offload)?;
+            all.by_key.insert(key, (PeerId(0), LinkId(number)));
+            all.links.insert(
+                (PeerId(0), LinkId(number)),
+                LinkSocket {
+                    socket,
+                    key,
+                    origin: None,
+                },
+            );
+        }
+        Ok(all)
+    }
+
+    fn empty(listeners: Vec<UdpSocket>, offload: bool) -> Self {
+        Self {
+            listeners,
+            links: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            next_key: FIRST_LINK_KEY,
+            offload,
+            buffer: vec![0; DATAGRAM_BYTES_MAX],
+        }
+    }
+
+    /// The datapath's key of the socket that carries a transmit; `None` = it must leave by the listener.
+    pub fn key_for(&self, transmit: &Transmit) -> Option<u32> {
+        let link = self.links.get(&transmit.link?)?;
+        (link.origin == transmit.origin).then_some(link.key)
+    }
+
+    /// Sends a run by the listener, datagram by datagram; returns how many the kernel refused.
+    pub fn send_unconnected(&self, transmit: &Transmit, bytes: &[u8]) -> u64 {
+        let Some(origin) = transmit.origin else {
+            return 1;
+        };
+        let Some(listener) = self.listeners.get(usize::from(origin.port)) else {
+            return 1;
+        };
+        let refused = bytes
+            .chunks(usize::from(transmit.segment).max(1))
+            .filter(|datagram| {
+                listener
+                    .send_from(datagram, origin.address, origin.local)
+                    .is_err()
+            })
+            .count();
+        refused as u64
+    }
+
+    /// One datagram from a listener; `None` when there is none.
+    pub fn receive(&mut self, key: u32) -> Option<(&mut [u8], Origin)> {
+        let port = u16::try_from(key).ok()?;
+        let listener = self.listeners.get(usize::from(port))?;
+        // An error is an earlier ICMP message about somebody else's datagram.
+        let (bytes, address, local) = listener.receive_local(&mut self.buffer).ok()?;
+        Some((
+            &mut self.buffer[..bytes],
+            Origin {
+                port,
+                address,
+                local,
+            },
+        ))
+    }
+
+    /// Where the datagrams of a connected socket come from.
+    pub fn origin_of(&self, key: u32) -> Option<Origin> {
+        self.links.get(self.by_key.get(&key)?)?.origin
+    }
+
+    /// The link of a connected socket.
+    pub fn link_of(&self, key: u32) -> Option<(PeerId, LinkId)> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// Gives a link a socket connected to its proven address, or connects the one it has anew.
+    pub fn connect(
+        &mut self,
+        peer: PeerId,
+        link: LinkId,
+        origin: Origin,
+        datapath: &mut Datapath,
+    ) -> Result<(), ConnectError> {
+        let listener = self.listeners.get(usize::from(origin.port));
+        let Some(source) = listener.and_then(|socket| socket.local_addr().ok()) else {
+            return Ok(());
+        };
+        self.drop_link(peer, link, datapath);
+        let config = UdpConfig {
+            source: SocketAddr::new(origin.local.unwrap_or(source.ip()), source.port()),
+            device: None,
+            reuse_port: true,
+            buffer_bytes: BUFFER_BYTES,
+        };
+        let socket = UdpSocket::bind(config)?;
+        socket.connect(origin.address)?;
+        let key = self.next_key;
+        self.next_key = if key + 1 < crate::sys::datapath::KEYS_MAX {
+            key + 1
+        } else {
+            FIRST_LINK_KEY
+        };
+        datapath.add_socket(key, &socket, self.offload)?;
+        if let Some(&segment) = self.segments.get(&peer)
+            && self.offload
+        {
+            datapath.set_segment(key, segment);
+        }
+        self.by_key.insert(key, (peer, link));
+        self.links.insert(
+            (peer, link),
+            LinkSocket {
+                socket,
+                key,
+                origin: Some(origin),
+            },
+        );
+        Ok(())
+    }
+
+    /// Tells the peer's sockets how long the datagrams of a run are.
+    pub fn set_segment(&mut self, peer: PeerId, bytes: usize, datapath: &mut Datapath) {
+        let bytes = u16::try_from(bytes).unwrap_or(0);
+        self.segments.insert(peer, bytes);
+        if self.offload {
+            for (_, link) in self
+                .links
+                .range((peer, LinkId(0))..=(peer, LinkId(u8::MAX)))
+            {
+                datapath.set_segment(link.key, bytes);
+            }
+        }
+    }
+
+    /// Closes the sockets of a server's peer whose session ended. A client keeps its sockets to dial again.
+    pub fn forget(&mut self, peer: PeerId, datapath: &mut Datapath) {
+        if self.listeners.is_empty() {
+            return;
+        }
+        let links: Vec<_> = self
+            .links
+            .range((peer, LinkId(0))..=(peer, LinkId(u8::MAX)))
+            .map(|(key, _)| key.1)
+            .collect();
+        for link in links {
+            self.drop_link(peer, link, datapath);
+        }
+    }
+
+    fn drop_link(&mut self, peer: PeerId, link: LinkId, datapath: &mut Datapath) {
+        if let Some(old) = self.links.remove(&(peer, link)) {
+            datapath.remove_socket(old.key);
+            self.by_key.remove(&old.key);
+        }
+    }
+
+    /// Own addresses of the links.
+    pub fn sources(&self) -> Vec<((PeerId, LinkId), SocketAddr)> {
+        self.links
+            .iter()
+            .filter_map(|(id, link)| Some((*id, link.socket.local_addr().ok()?)))
+            .collect()
+    }
+
+    /// Whether an error of a send says that the link itself cannot carry anything now.
+    pub const fn is_link_down(errno: i32) -> bool {
+        use nix::libc::{EADDRNOTAVAIL, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENODEV, ENXIO};
+        matches!(
+            errno,
+            ENETDOWN | ENETUNREACH | EHOSTUNREACH | EADDRNOTAVAIL | ENODEV | ENXIO
+        )
+    }
+}

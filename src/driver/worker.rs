@@ -1,0 +1,343 @@
+//! The data thread: one datapath, one endpoint, at its own pace.
+//!
+//! ```text
+//! loop: commands ─► timers ─► events (sockets) ─► frames to the TUN ─► datagrams to links ─► turn (wait)
+//!                                                                                             │
+//!        endpoint.handle_frame / handle_datagrams ◄── completions ────────────────────────────┘
+//! ```
+//!
+//! Never blocks but in the turn; never allocates per packet. Commands come from the control thread and are few.
+
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use super::sockets::Sockets;
+use crate::base::{DropReason, Instant};
+use crate::endpoint::{Client, Endpoint, EndpointStats, Event, PeerId, Server};
+use crate::session::RUN_BYTES_MAX;
+use crate::session::config::{SessionConfig, WanConfig};
+use crate::session::path::Origin;
+use crate::sys::datapath::Stats;
+use crate::sys::{Clock, Datapath, DatapathError, Handler};
+
+/// Longest wait in one turn: bounds what a missed wake-up could cost.
+const TURN_MAX: Duration = Duration::from_millis(500);
+/// Farewells are given this long to leave when the daemon stops.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// Datagrams taken from one listener in one go; the rest waits for the next turn.
+const LISTENER_BATCH: usize = 64;
+/// Send slots left for the other direction, so that neither can starve the other.
+const SLOTS_RESERVED: usize = 8;
+
+/// What the control thread asks of the data thread.
+pub enum Command {
+    /// Say farewell and end.
+    Stop,
+    /// Use this behaviour from now on.
+    Reconfigure(Box<(SessionConfig, Vec<WanConfig>)>),
+    /// Tell everything.
+    Snapshot(SyncSender<Snapshot>),
+}
+
+/// Everything the data thread knows about itself.
+pub struct Snapshot {
+    /// The endpoint.
+    pub endpoint: EndpointStats,
+    /// The datapath's counters.
+    pub datapath: Stats,
+    /// Tier in use.
+    pub tier: &'static str,
+    /// Why this tier.
+    pub description: String,
+    /// When it was taken.
+    pub at: Instant,
+    /// Frames and bytes read from the TUN.
+    pub frames_in: (u64, u64),
+    /// Own addresses of the links, by peer and link.
+    pub sources: Vec<((PeerId, crate::base::LinkId), std::net::SocketAddr)>,
+}
+
+/// Either role; the driver's only branch.
+#[derive(Debug)]
+pub enum Role {
+    /// A client.
+    Client(Box<Client>),
+    /// A server.
+    Server(Box<Server>),
+}
+
+impl Role {
+    fn endpoint(&mut self) -> &mut dyn Endpoint {
+        match self {
+            Self::Client(client) => client.as_mut(),
+            Self::Server(server) => server.as_mut(),
+        }
+    }
+
+    fn endpoint_ref(&self) -> &dyn Endpoint {
+        match self {
+            Self::Client(client) => client.as_ref(),
+            Self::Server(server) => server.as_ref(),
+        }
+    }
+
+    fn peer_name(&self, peer: PeerId) -> &str {
+        match self {
+            Self::Client(_) => "server",
+            Self::Server(server) => server.peer_name(peer),
+        }
+    }
+
+    fn reconfigure(&mut self, session: SessionConfig, wans: &[WanConfig], now: Instant) {
+        match self {
+            Self::Client(client) => client.reconfigure(session, wans, now),
+            Self::Server(server) => server.reconfigure(&session),
+        }
+    }
+}
+
+/// The data thread's state.
+pub struct Worker {
+    pub(super) role: Role,
+    pub(super) datapath: Datapath,
+    pub(super) sockets: Sockets,
+    pub(super) clock: Clock,
+    pub(super) commands: Receiver<Command>,
+    frames_in: (u64, u64),
+}
+
+impl Worker {
+    /// Puts the parts together; must run in the data thread.
+    pub fn new(
+        role: Role,
+        datapath: Datapath,
+        sockets: Sockets,
+        clock: Clock,
+        commands: Receiver<Command>,
+    ) -> Self {
+        Self {
+            role,
+            datapath,
+            sockets,
+            clock,
+            commands,
+            frames_in: (0, 0),
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// The datapath failed as a whole.
+    pub fn run(mut self) -> Result<(), DatapathError> {
+        loop {
+            if !self.handle_commands() {
+                return self.say_farewell();
+            }
+            let now = self.clock.now();
+            self.role.endpoint().handle_timeout(now);
+            self.handle_events(now);
+            self.move_out();
+            self.turn(TURN_MAX)?;
+        }
+    }
+
+    /// Waits until something comes or is due.
+    fn turn(&mut self, longest: Duration) -> Result<(), DatapathError> {
+        let now = self.clock.now();
+        let due = self.role.endpoint_ref().poll_timeout(now).since(now);
+        let mut intake = Intake {
+            endpoint: self.role.endpoint(),
+            sockets: &mut self.sockets,
+            clock: &self.clock,
+            frames_in: &mut self.frames_in,
+        };
+        self.datapath.turn(Some(due.min(longest)), &mut intake)
+    }
+
+    /// Frames to the TUN and datagrams to the links, as long as there are slots.
+    fn move_out(&mut self) {
+        loop {
+            let now = self.clock.now();
+            let (frame, transmit) = (self.write_frame(now), self.transmit(now));
+            if !frame && !transmit {
+                return;
+            }
+        }
+    }
+
+    fn write_frame(&mut self, now: Instant) -> bool {
+        let Some(slot) = self.datapath.send_slot() else {
+            return false;
+        };
+        match self
+            .role
+            .endpoint()
+            .poll_frame(now, self.datapath.slot_bytes(&slot))
+        {
+            Some(bytes) => {
+                self.datapath.write_tun(slot, bytes);
+                true
+            }
+            None => {
+                self.datapath.release(slot);
+                false
+            }
+        }
+    }
+
+    fn transmit(&mut self, now: Instant) -> bool {
+        if self.datapath.slots_free() <= SLOTS_RESERVED {
+            return false;
+        }
+        let Some(slot) = self.datapath.send_slot() else {
+            return false;
+        };
+        let room = &mut self.datapath.slot_bytes(&slot)[..RUN_BYTES_MAX + 1024];
+        let Some(transmit) = self.role.endpoint().poll_transmit(now, room) else {
+            self.datapath.release(slot);
+            return false;
+        };
+        match self.sockets.key_for(&transmit) {
+            Some(key) => {
+                let single = usize::from(transmit.segment) >= transmit.bytes;
+                let segment = if single { 0 } else { transmit.segment };
+                self.datapath.send(key, slot, transmit.bytes, segment);
+            }
+            None => {
+                let lost = self.sockets.send_unconnected(
+                    &transmit,
+                    &self.datapath.slot_bytes(&slot)[..transmit.bytes],
+                );
+                self.datapath.release(slot);
+                self.role
+                    .endpoint()
+                    .count_drop(DropReason::SendFailed, lost);
+            }
+        }
+        true
+    }
+
+    fn handle_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
+                Ok(Command::Reconfigure(new)) => {
+                    let (session, wans) = *new;
+                    self.role.reconfigure(session, &wans, self.clock.now());
+                }
+                Ok(Command::Snapshot(reply)) => {
+                    let snapshot = self.snapshot();
+                    // A control thread that no longer waits has lost interest.
+                    let _ = reply.try_send(snapshot);
+                }
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let at = self.clock.now();
+        Snapshot {
+            endpoint: self.role.endpoint().stats(at),
+            datapath: self.datapath.stats().clone(),
+            tier: self.datapath.tier().name(),
+            description: self.datapath.description().to_owned(),
+            at,
+            frames_in: self.frames_in,
+            sources: self.sockets.sources(),
+        }
+    }
+
+    fn handle_events(&mut self, now: Instant) {
+        while let Some(event) = self.role.endpoint().poll_event() {
+            match event {
+                Event::Established {
+                    peer,
+                    fresh,
+                    segment_bytes,
+                } => {
+                    tracing::info!(peer = self.role.peer_name(peer), fresh, "keys agreed on");
+                    self.sockets
+                        .set_segment(peer, segment_bytes, &mut self.datapath);
+                }
+                Event::Lost { peer } => {
+                    tracing::info!(peer = self.role.peer_name(peer), "session ended");
+                    self.sockets.forget(peer, &mut self.datapath);
+                }
+                Event::PathChanged { peer, link, origin } => {
+                    let address = origin.address;
+                    tracing::info!(peer = self.role.peer_name(peer), %link, %address, "link has an address");
+                    if let Err(error) = self.sockets.connect(peer, link, origin, &mut self.datapath)
+                    {
+                        tracing::warn!(%link, %error, "link keeps the shared socket");
+                    }
+                }
+                Event::LinkState { peer, link, state } => {
+                    let state = state.name();
+                    tracing::info!(peer = self.role.peer_name(peer), %link, state, at_ms = now.as_micros() / 1000, "link state");
+                }
+            }
+        }
+    }
+
+    fn say_farewell(&mut self) -> Result<(), DatapathError> {
+        let until = self.clock.now() + FAREWELL;
+        self.role.endpoint().close(self.clock.now());
+        while self.clock.now() < until {
+            self.move_out();
+            self.turn(Duration::from_millis(10))?;
+        }
+        Ok(())
+    }
+}
+
+/// Hands what the kernel delivers to the endpoint.
+struct Intake<'a> {
+    endpoint: &'a mut dyn Endpoint,
+    sockets: &'a mut Sockets,
+    clock: &'a Clock,
+    frames_in: &'a mut (u64, u64),
+}
+
+impl Handler for Intake<'_> {
+    fn on_frame(&mut self, frame: &mut [u8]) {
+        self.frames_in.0 += 1;
+        self.frames_in.1 += frame.len() as u64;
+        self.endpoint.handle_frame(frame, self.clock.now());
+    }
+
+    fn on_datagrams(&mut self, key: u32, bytes: &mut [u8]) {
+        let origin = self.sockets.origin_of(key);
+        self.endpoint
+            .handle_datagrams(origin, bytes, self.clock.now());
+    }
+
+    fn on_readable(&mut self, key: u32) {
+        for _ in 0..LISTENER_BATCH {
+            let Some((bytes, origin)): Option<(&mut [u8], Origin)> = self.sockets.receive(key)
+            else {
+                return;
+            };
+            self.endpoint
+                .handle_datagrams(Some(origin), bytes, self.clock.now());
+        }
+    }
+
+    fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize) {
+        tracing::debug!(key, errno, bytes, "send refused");
+        self.endpoint.count_drop(DropReason::SendFailed, 1);
+        if Sockets::is_link_down(errno)
+            && let Some((peer, link)) = self.sockets.link_of(key)
+        {
+            self.endpoint.on_send_error(peer, link, self.clock.now());
+        }
+    }
+
+    fn on_tun_error(&mut self, errno: i32) {
+        tracing::debug!(errno, "frame refused by the TUN");
+        self.endpoint.count_drop(DropReason::TunWriteFailed, 1);
+    }
+
+    fn on_wake(&mut self) {}
+}

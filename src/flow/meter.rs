@@ -1,0 +1,62 @@
+//! How fast a flow arrives.
+
+use std::time::Duration;
+
+use crate::base::{Instant, Rate};
+
+/// Arrival rate: bytes that fade away linearly over [`RATE_SPAN`] between two arrivals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Meter {
+    bytes: f64,
+    at: Instant,
+}
+
+impl Meter {
+    pub(super) fn on_arrival(&mut self, bytes: u32, now: Instant) {
+        self.bytes = self.faded(now) + f64::from(bytes);
+        self.at = now;
+    }
+
+    fn faded(&self, now: Instant) -> f64 {
+        let age = now.since(self.at).as_secs_f64() / RATE_SPAN.as_secs_f64();
+        self.bytes * (1.0 - age).max(0.0)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, >= 0"
+    )]
+    pub(super) fn rate(&self, now: Instant) -> Rate {
+        Rate::from_bytes_over(self.faded(now) as u64, RATE_SPAN)
+    }
+}
+
+/// Span over which a flow's rate is averaged: long enough for a dozen packets of a 100 kbit/s call.
+pub const RATE_SPAN: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_flow_reads_its_rate_and_silence_reads_zero() {
+        let mut meter = Meter::default();
+        for ms in 0..1000 {
+            meter.on_arrival(1250, Instant::from_millis(ms));
+        }
+        let rate = meter.rate(Instant::from_millis(1000)).as_mbps();
+        assert!((9.5..10.5).contains(&rate), "{rate}");
+        assert_eq!(meter.rate(Instant::from_millis(1250)), Rate::ZERO);
+    }
+
+    #[test]
+    fn a_single_superframe_is_no_trickle_and_a_ping_is() {
+        let mut meter = Meter::default();
+        meter.on_arrival(64_000, Instant::ZERO);
+        assert!(meter.rate(Instant::ZERO) > Rate::from_mbps(2));
+        let mut meter = Meter::default();
+        meter.on_arrival(98, Instant::ZERO);
+        assert!(meter.rate(Instant::ZERO) < Rate::from_bits_per_s(4_000));
+    }
+}

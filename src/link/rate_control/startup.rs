@@ -1,0 +1,60 @@
+//! Startup: double each round until what comes back says that it was too much.
+
+use std::time::Duration;
+
+use super::{APP_LIMITED, LEVEL, Phase, RateControl};
+use crate::base::Instant;
+
+/// Growth per round.
+const GAIN: f64 = 2.0;
+/// Growth of the delay that says the round was too much, if a queue is seen too.
+const SLOPE: f64 = 0.10;
+/// Loss beyond this says the same where the WAN drops instead of queueing.
+const SHORTFALL: f64 = 0.25;
+/// Least and greatest span of packets a round is judged by, and the span in units of the jitter: at 15 the slope
+/// of 20 reports is right within 0.03.
+const ROUND: Duration = Duration::from_millis(50);
+const ROUND_MAX: Duration = Duration::from_millis(200);
+const ROUND_JITTER: f64 = 15.0;
+/// A queue beyond this and the jitter is ours.
+const QUEUE: f64 = 0.004;
+
+impl RateControl {
+    /// Judges the present round by the packets sent in it.
+    pub(super) fn startup(&mut self, now: Instant) {
+        let span =
+            Duration::from_secs_f64(self.sight.jitter * ROUND_JITTER).clamp(ROUND, ROUND_MAX);
+        let Some(round) = self.meter.measure(self.phase_at, Instant::FAR) else {
+            return;
+        };
+        if round.span < span {
+            return;
+        }
+        let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
+        let grows = round.grows(SLOPE);
+        let dropped = round.shortfall(self.usual_loss) > SHORTFALL && !grows;
+        if grows && queue || dropped {
+            self.set_capacity(round.received());
+            self.quick_until = now + super::QUICK;
+            self.schedule_probe(now);
+            self.start_drain(false, now);
+            return;
+        }
+        if grows && round.span < span * 2 {
+            return;
+        }
+        if queue && round.slope > -LEVEL {
+            // The application alone sends about what the WAN carries, so no round doubles anything and the delay
+            // grows too slowly to see. Whose queue it is the guard finds out.
+            self.set_capacity(self.capacity.max(round.received().min(round.sent())));
+            self.schedule_probe(now);
+            self.start_drain(true, now);
+            return;
+        }
+        let came = round.received().min(round.sent());
+        let limited = round.sent() < APP_LIMITED * self.pacing();
+        self.set_capacity(self.capacity.max(came));
+        let gain = if limited { self.gain } else { GAIN };
+        self.enter(Phase::Startup, gain, Instant::FAR, now);
+    }
+}

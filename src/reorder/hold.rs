@@ -1,0 +1,117 @@
+//! How long to wait for a missing frame.
+//!
+//! ```text
+//! hold = spread + guard                                   links only differ in delay
+//!      + max(FEC fill time, RTT + report interval + 5 ms) while a repair of the hole may be under way
+//!      or silent-link timeout + fastest delay + 10 ms     when a link went silent with frames in flight
+//! ```
+//!
+//! Longer than the real spread costs delay only where something is lost; shorter costs retransmissions of the
+//! inner TCP: a fixed 10 ms hold over links with 30 ms of spread was measured worse than no buffer at all.
+
+use std::time::Duration;
+
+/// What the hold time follows from. All of it is the receiver's view of the incoming direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HoldInputs {
+    /// Largest 99.5th percentile over the live links of the one-way delay above the base of the fastest link.
+    pub delay_spread: Duration,
+    /// Longest time the peer leaves an FEC group open; `None` without FEC.
+    pub fill_time_max: Option<Duration>,
+    /// Smallest RTT of any live link and the peer's wait for our report; `None` when lost symbols are not sent
+    /// again.
+    pub retransmit: Option<Retransmit>,
+    /// Set while a link that carried traffic is silent: the hole may sit on it, and re-injection takes time.
+    pub silent_link: Option<SilentLink>,
+}
+
+/// The way of a retransmission.
+#[derive(Clone, Copy, Debug)]
+pub struct Retransmit {
+    /// Smallest RTT over the live links.
+    pub rtt_min: Duration,
+    /// Longest time between two reports.
+    pub report_interval: Duration,
+}
+
+/// The way of a re-injection.
+#[derive(Clone, Copy, Debug)]
+pub struct SilentLink {
+    /// After how long the peer suspects the link.
+    pub suspect_after: Duration,
+    /// One-way delay of the fastest live link.
+    pub delay_fast: Duration,
+}
+
+/// The hold time for the reorder buffer, in [[`HOLD_MIN`], [`HOLD_MAX`]].
+pub fn hold_time(inputs: &HoldInputs) -> Duration {
+    let retransmit = inputs
+        .retransmit
+        .map(|r| r.rtt_min + r.report_interval + RETRANSMIT_GUARD);
+    // Both start at the same moment, and the slower one must still come in time when the other one fails.
+    let repair = inputs.fill_time_max.max(retransmit).unwrap_or_default();
+    let usual = inputs.delay_spread + HOLD_MIN + repair;
+    let silent = inputs
+        .silent_link
+        .map(|s| s.suspect_after + s.delay_fast + REINJECT_GUARD);
+    usual
+        .max(silent.unwrap_or_default())
+        .clamp(HOLD_MIN, HOLD_MAX)
+}
+
+/// Guard above the measured spread, and so the shortest hold: percentiles are up to 100 ms old.
+pub const HOLD_MIN: Duration = Duration::from_millis(5);
+/// Longest hold: stays below the 200 ms floor of Linux' retransmission timeout, so that a hole never becomes one.
+pub const HOLD_MAX: Duration = Duration::from_millis(150);
+
+/// Scheduling at both ends and the pacing of the repeated symbol.
+const RETRANSMIT_GUARD: Duration = Duration::from_millis(5);
+/// The same for a burst of re-injected symbols, which is paced at a part of the survivors' rate.
+const REINJECT_GUARD: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn equal_links_hold_for_the_guard_only() {
+        assert_eq!(hold_time(&HoldInputs::default()), HOLD_MIN);
+    }
+
+    #[test]
+    fn spread_and_the_slower_repair_add_up() {
+        let mut inputs = HoldInputs {
+            delay_spread: ms(22),
+            ..HoldInputs::default()
+        };
+        assert_eq!(hold_time(&inputs), ms(27));
+        inputs.fill_time_max = Some(ms(9));
+        assert_eq!(hold_time(&inputs), ms(36));
+        inputs.retransmit = Some(Retransmit {
+            rtt_min: ms(20),
+            report_interval: ms(5),
+        });
+        assert_eq!(hold_time(&inputs), ms(57));
+    }
+
+    #[test]
+    fn a_silent_link_leaves_time_for_reinjection_but_never_past_the_cap() {
+        let silent = SilentLink {
+            suspect_after: ms(60),
+            delay_fast: ms(15),
+        };
+        let mut inputs = HoldInputs {
+            silent_link: Some(silent),
+            ..HoldInputs::default()
+        };
+        assert_eq!(hold_time(&inputs), ms(85));
+        inputs.delay_spread = ms(100);
+        assert_eq!(hold_time(&inputs), ms(105));
+        inputs.delay_spread = Duration::from_secs(3);
+        assert_eq!(hold_time(&inputs), HOLD_MAX);
+    }
+}

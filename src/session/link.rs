@@ -1,0 +1,160 @@
+//! One link of a session: its path, what we believe about it, and the symbols committed to it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::path::Path;
+use super::symbols::SymbolKey;
+use crate::base::{Instant, LinkId, WanId};
+use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig, State};
+
+/// Symbols that may wait on one link. The scheduler commits milliseconds; this is 50 ms at 1 Gbit/s.
+pub const QUEUE_MAX: usize = 4096;
+
+/// Time between two LINK_OPENs that were not answered.
+const OPEN_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How far a link has been opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The client has not heard LINK_ACK; LINK_OPEN is due at the time.
+    Asking(Instant),
+    /// The server waits for LINK_OPEN.
+    Waiting,
+    /// Both ends know the link.
+    Open,
+}
+
+/// Small messages waiting for the next control datagram of the link.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pending {
+    /// LINK_ACK.
+    pub ack: bool,
+    /// PATH_RESPONSE with these bytes.
+    pub response: Option<[u8; 8]>,
+}
+
+/// One symbol waiting on a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    /// Which.
+    pub key: SymbolKey,
+    /// Bytes of its datagram.
+    pub datagram_bytes: u32,
+}
+
+/// One link.
+#[derive(Debug)]
+pub struct Link {
+    /// Its number.
+    pub id: LinkId,
+    /// The WAN that owns its capacity; the server learns it from LINK_OPEN.
+    pub wan: WanId,
+    /// How far it has been opened.
+    pub opening: Opening,
+    /// Where its datagrams go.
+    pub path: Path,
+    /// Our sending direction.
+    pub sender: Sender<SymbolKey>,
+    /// Our receiving direction.
+    pub receiver: Receiver,
+    /// Committed symbols, paced.
+    pub queue: VecDeque<Queued>,
+    /// Symbols of sparse flows: sent before the queue and without waiting for the pacer.
+    pub urgent: VecDeque<Queued>,
+    /// Bytes of datagrams in `queue`.
+    pub queued_bytes: u64,
+    /// Small messages to send.
+    pub pending: Pending,
+    /// Next continuous number we would send with, for a new epoch.
+    pub sent_next: u64,
+    /// Largest continuous number received.
+    pub largest_received: u64,
+    /// Bytes and datagrams sent.
+    pub sent: (u64, u64),
+    /// Bytes and datagrams received.
+    pub received: (u64, u64),
+    /// Symbols that this link lost and that were repaired or sent again.
+    pub lost_symbols: u64,
+}
+
+impl Link {
+    /// A link nobody has opened yet.
+    pub fn new(
+        id: LinkId,
+        wan: WanId,
+        opening: Opening,
+        path: Path,
+        sender: SenderConfig,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            wan,
+            opening,
+            path,
+            sender: Sender::new(sender, now),
+            receiver: Receiver::new(ReceiverConfig::default(), now),
+            queue: VecDeque::with_capacity(QUEUE_MAX),
+            urgent: VecDeque::with_capacity(QUEUE_MAX),
+            queued_bytes: 0,
+            pending: Pending::default(),
+            sent_next: 0,
+            largest_received: 0,
+            sent: (0, 0),
+            received: (0, 0),
+            lost_symbols: 0,
+        }
+    }
+
+    /// Whether control datagrams can be sent at all.
+    pub const fn is_reachable(&self) -> bool {
+        self.path.is_validated()
+    }
+
+    /// Whether tunnel data may be sent.
+    pub fn is_open(&self) -> bool {
+        self.opening == Opening::Open && self.path.is_validated()
+    }
+
+    /// Whether tunnel data should be sent.
+    pub fn is_up(&self) -> bool {
+        self.is_open() && self.sender.state() == State::Up
+    }
+
+    /// Whether LINK_OPEN is due; arms the next one.
+    pub fn poll_open(&mut self, now: Instant) -> bool {
+        match self.opening {
+            Opening::Asking(at) if now >= at => {
+                self.opening = Opening::Asking(now + OPEN_INTERVAL);
+                true
+            }
+            Opening::Asking(_) | Opening::Waiting | Opening::Open => false,
+        }
+    }
+
+    /// When [`Link::poll_open`] is due.
+    pub const fn open_at(&self) -> Instant {
+        match self.opening {
+            Opening::Asking(at) => at,
+            Opening::Waiting | Opening::Open => Instant::FAR,
+        }
+    }
+
+    /// Commits a symbol; `false` when the queue is full.
+    pub fn push(&mut self, queued: Queued, urgent: bool) -> bool {
+        let queue = if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.queue
+        };
+        if queue.len() >= QUEUE_MAX {
+            return false;
+        }
+        queue.push_back(queued);
+        if !urgent {
+            self.queued_bytes += u64::from(queued.datagram_bytes);
+        }
+        true
+    }
+}

@@ -1,0 +1,209 @@
+//! Where a link's datagrams go, and the proof that someone receives there.
+//!
+//! ```text
+//!            datagram from a new address           PATH_RESPONSE
+//!  (none) ───────────────────────────────► candidate ───────────► validated
+//!                                             ▲   │ CHALLENGE_TRIES without an answer
+//!                                             │   ▼
+//!                                      another address (only the newest packet number counts)
+//! ```
+//!
+//! Until the answer a candidate gets at most three times the bytes that came from it, and no tunnel data; a
+//! validated path stays in use meanwhile (RFC 9000 sections 8.1, 8.2 and 9.3).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::{Instant, Rng};
+
+/// Bytes sent for each byte received from an address that is not validated.
+const AMPLIFICATION_MAX: u64 = 3;
+/// Datagrams to one candidate.
+const CANDIDATE_DATAGRAMS_MAX: u32 = 16;
+/// Time between challenges.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Local port (as a listener number) and remote address of a link at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Which of our listening sockets.
+    pub port: u16,
+    /// The peer's address.
+    pub address: SocketAddr,
+    /// Our address that the peer sends to; `None` = whatever the routing table gives.
+    pub local: Option<IpAddr>,
+}
+
+/// Path state of one link.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// The client's sockets are connected; it knows no addresses.
+    fixed: bool,
+    validated: Option<Origin>,
+    candidate: Option<Candidate>,
+    /// Number of the newest datagram that came by any address.
+    newest: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    origin: Origin,
+    token: [u8; 8],
+    received_bytes: u64,
+    sent_bytes: u64,
+    sent_datagrams: u32,
+    next_challenge: Instant,
+}
+
+impl Path {
+    /// A path that needs no proof: our socket is connected to the peer.
+    pub const fn fixed() -> Self {
+        Self {
+            fixed: true,
+            validated: None,
+            candidate: None,
+            newest: 0,
+        }
+    }
+
+    /// A path that the peer's datagrams reveal.
+    pub const fn learned() -> Self {
+        Self {
+            fixed: false,
+            validated: None,
+            candidate: None,
+            newest: 0,
+        }
+    }
+
+    /// Whether tunnel data may be sent.
+    pub const fn is_validated(&self) -> bool {
+        self.fixed || self.validated.is_some()
+    }
+
+    /// The validated address; `None` on the client.
+    pub const fn origin(&self) -> Option<Origin> {
+        self.validated
+    }
+
+    /// An authenticated datagram with continuous `number` came from `origin`.
+    pub fn on_datagram(
+        &mut self,
+        origin: Option<Origin>,
+        number: u64,
+        bytes: usize,
+        now: Instant,
+        rng: &mut Rng,
+    ) {
+        let Some(origin) = origin else { return };
+        if let Some(candidate) = self.candidate.as_mut().filter(|c| c.origin == origin) {
+            candidate.received_bytes += bytes as u64;
+        }
+        if number < self.newest {
+            return;
+        }
+        self.newest = number;
+        if self.validated == Some(origin) {
+            self.candidate = None; // the peer is where it was
+        } else if self.candidate.as_ref().is_none_or(|c| c.origin != origin) {
+            self.candidate = Some(Candidate {
+                origin,
+                token: rng.next_u64().to_le_bytes(),
+                received_bytes: bytes as u64,
+                sent_bytes: 0,
+                sent_datagrams: 0,
+                next_challenge: now,
+            });
+        }
+    }
+
+    /// The challenge to send now, if one is due and `bytes` are allowed.
+    pub fn poll_challenge(&mut self, bytes: usize, now: Instant) -> Option<(Origin, [u8; 8])> {
+        let candidate = self.candidate.as_mut()?;
+        let allowed = candidate.received_bytes.saturating_mul(AMPLIFICATION_MAX);
+        if now < candidate.next_challenge
+            || candidate.sent_bytes + bytes as u64 > allowed
+            || candidate.sent_datagrams >= CANDIDATE_DATAGRAMS_MAX
+        {
+            return None;
+        }
+        candidate.next_challenge = now + CHALLENGE_INTERVAL;
+        candidate.sent_bytes += bytes as u64;
+        candidate.sent_datagrams += 1;
+        Some((candidate.origin, candidate.token))
+    }
+
+    /// An answer. True when it validates the candidate: the path has changed.
+    pub fn on_response(&mut self, token: [u8; 8]) -> bool {
+        if let Some(candidate) = self.candidate.take_if(|c| c.token == token) {
+            self.validated = Some(candidate.origin);
+            return true;
+        }
+        false
+    }
+
+    /// When the next challenge is due.
+    pub fn poll_timeout(&self) -> Instant {
+        self.candidate
+            .as_ref()
+            .filter(|c| c.sent_datagrams < CANDIDATE_DATAGRAMS_MAX)
+            .map_or(Instant::FAR, |c| c.next_challenge)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(port: u16) -> Option<Origin> {
+        Some(Origin {
+            port: 0,
+            address: SocketAddr::from(([192, 0, 2, 1], port)),
+            local: None,
+        })
+    }
+
+    #[test]
+    fn data_waits_for_the_response_and_the_old_path_stays_meanwhile() {
+        let (mut path, mut rng, now) = (Path::learned(), Rng::new(1), Instant::ZERO);
+        path.on_datagram(origin(1), 1, 100, now, &mut rng);
+        assert!(!path.is_validated());
+        let (to, token) = path.poll_challenge(60, now).unwrap();
+        assert_eq!(Some(to), origin(1));
+        assert!(!path.on_response([0; 8]));
+        assert!(path.on_response(token) && path.is_validated());
+        path.on_datagram(origin(2), 2, 100, now, &mut rng);
+        assert_eq!(
+            path.origin(),
+            origin(1),
+            "a candidate does not take over by itself"
+        );
+        let (_, token) = path.poll_challenge(60, now).unwrap();
+        assert!(path.on_response(token));
+        assert_eq!(path.origin(), origin(2));
+    }
+
+    #[test]
+    fn a_candidate_gets_at_most_three_times_its_bytes() {
+        let (mut path, mut rng) = (Path::learned(), Rng::new(1));
+        path.on_datagram(origin(1), 1, 50, Instant::ZERO, &mut rng);
+        let mut sent = 0;
+        for ms in 0..10_000 {
+            sent += path
+                .poll_challenge(60, Instant::from_millis(ms))
+                .map_or(0, |_| 60);
+        }
+        assert_eq!(sent, 120);
+    }
+
+    #[test]
+    fn an_old_datagram_copied_from_elsewhere_makes_no_candidate() {
+        let (mut path, mut rng, now) = (Path::learned(), Rng::new(1), Instant::ZERO);
+        path.on_datagram(origin(1), 9, 100, now, &mut rng);
+        path.on_datagram(origin(66), 8, 100, now, &mut rng);
+        assert_eq!(
+            path.poll_challenge(60, now).map(|(to, _)| Some(to)),
+            Some(origin(1))
+        );
+    }
+}

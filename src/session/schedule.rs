@@ -1,0 +1,352 @@
+//! What the striper is told about the links, and how often.
+//!
+//! One candidate for each WAN with a link that is up; the WAN's links take turns. Delays, losses and capacities
+//! are read once per turn of the commit loop, so that all decisions of a burst see the same picture.
+
+use std::time::Duration;
+
+use super::config::Mode;
+use super::link::Link;
+use super::{Session, overhead};
+use crate::base::id::LINKS_MAX;
+use crate::base::{Instant, Rate};
+use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
+use crate::link::owd::base_difference;
+use crate::link::{Phase, State};
+use crate::stripe::{Assessment, Candidate, Exponents, Figures, Strategy, assess};
+
+/// Part of the summed rate that copies of sparse symbols may take.
+const COPIES_SHARE_MAX: f64 = 0.02;
+/// Time constant of the load.
+const LOAD_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What part of the summed capacity is in use, 0-1, smoothed over about 100 ms.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    value: f64,
+    bytes: u64,
+    since: Instant,
+}
+
+impl Load {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            value: 0.0,
+            bytes: 0,
+            since: now,
+        }
+    }
+
+    pub(super) const fn on_transmit(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    fn refresh(&mut self, capacity: Rate, now: Instant) {
+        let span = now.since(self.since);
+        if span < LOAD_INTERVAL {
+            return;
+        }
+        #[allow(clippy::cast_precision_loss)] // a ratio
+        let used = self.bytes as f64 / capacity.bytes_in(span).max(1) as f64;
+        self.value += 0.25 * (used.min(1.0) - self.value);
+        (self.bytes, self.since) = (0, now);
+    }
+
+    /// The load, 0-1.
+    pub const fn value(&self) -> f64 {
+        self.value
+    }
+}
+
+impl Mode {
+    /// The striper's strategy for this mode.
+    pub const fn strategy(self) -> Strategy {
+        match self {
+            Self::Balanced => Strategy::EarliestDelivery,
+            Self::Redundant => Strategy::Redundant,
+            Self::Weighted => Strategy::Weighted,
+            Self::SingleBest => Strategy::SingleBest,
+            Self::RoundRobin => Strategy::RoundRobin,
+        }
+    }
+}
+
+impl Session {
+    /// Reads what we believe about the links into `candidates`.
+    pub(super) fn refresh_candidates(&mut self, now: Instant) {
+        self.candidates.clear();
+        let mut figures = [Figures {
+            capacity: Rate::ZERO,
+            delay_p50: Duration::ZERO,
+            delay_p95: Duration::ZERO,
+            delay_base: Duration::ZERO,
+            loss: 0.0,
+        }; LINKS_MAX];
+        let rtt_min = self
+            .links
+            .iter()
+            .filter(|l| l.is_up())
+            .map(|l| l.sender.rtt_min())
+            .min()
+            .unwrap_or_default();
+        let tier = self.usable_tier();
+        for wan in 0..self.wans.len() {
+            let Some(index) = self.next_usable_link(wan, tier) else {
+                continue;
+            };
+            let (link, wan) = (&self.links[index], &self.wans[wan]);
+            let delay = self.delay_of(link);
+            let spread = link.sender.delay();
+            figures[self.candidates.len()] = Figures {
+                capacity: wan.rate.capacity(),
+                delay_p50: delay,
+                delay_p95: delay + spread.p95.saturating_sub(spread.p50),
+                delay_base: rtt_min / 2,
+                loss: link.sender.loss().ratio,
+            };
+            let queued: u64 = self
+                .links
+                .iter()
+                .filter(|l| l.wan == link.wan)
+                .map(|l| l.queued_bytes)
+                .sum();
+            let rate = wan.rate.pacing_rate();
+            self.candidates.push(Candidate {
+                link: link.id,
+                free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
+                rate,
+                delay,
+                quality: 1.0,
+                weight: 0.0,
+                backlog_max: Duration::ZERO,
+                share_of_group: 0,
+            });
+        }
+        let capacity = self
+            .candidates
+            .iter()
+            .fold(Rate::ZERO, |sum, c| sum.saturating_add(c.rate));
+        self.load.refresh(capacity, now);
+        let exponents = Exponents {
+            rtt: self.config.rtt_weight,
+            loss: self.config.loss_weight,
+        };
+        let mut assessments = [Assessment::default(); LINKS_MAX];
+        assess(
+            &figures[..self.candidates.len()],
+            exponents,
+            self.load.value(),
+            &mut assessments,
+        );
+        for (candidate, a) in self.candidates.iter_mut().zip(&assessments) {
+            candidate.delay = a.delay;
+            candidate.quality = a.quality;
+            candidate.weight = a.weight;
+            candidate.backlog_max = a.backlog_max;
+        }
+    }
+
+    /// Which links may carry data: active ones that are up; else backups that are up; else whatever is open.
+    fn usable_tier(&self) -> Tier {
+        let backup = |link: &Link| self.wans[link.wan.index()].config.backup;
+        if self.links.iter().any(|l| l.is_up() && !backup(l)) {
+            Tier::Active
+        } else if self.links.iter().any(Link::is_up) {
+            Tier::Backup
+        } else {
+            Tier::Any
+        }
+    }
+
+    /// The next link of a WAN in turn that may carry data.
+    fn next_usable_link(&self, wan: usize, tier: Tier) -> Option<usize> {
+        let count = self.links.len();
+        (0..count)
+            .map(|step| (self.wans[wan].next_link + step) % count)
+            .find(|&index| {
+                let link = &self.links[index];
+                link.wan.index() == wan
+                    && match tier {
+                        Tier::Active => link.is_up() && !self.wans[wan].config.backup,
+                        Tier::Backup => link.is_up(),
+                        Tier::Any => link.is_open() && link.sender.state() != State::Down,
+                    }
+            })
+    }
+
+    /// Median one-way delay of a link above the base of the fastest open link.
+    pub(super) fn delay_of(&self, link: &Link) -> Duration {
+        let delay = link.sender.delay();
+        let above = self
+            .links
+            .iter()
+            .filter(|other| other.is_open() && other.sender.state() == State::Up)
+            .map(|other| base_difference(delay.base_us, other.sender.delay().base_us))
+            .max()
+            .unwrap_or(0)
+            .max(0);
+        delay.p50 + Duration::from_micros(above.unsigned_abs())
+    }
+
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        self.candidates
+            .iter()
+            .any(|candidate| candidate.is_eligible(now))
+    }
+
+    pub(super) fn pick(&mut self, bytes: usize, now: Instant) -> Option<usize> {
+        let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
+        self.egress
+            .scheduler
+            .pick(wire, now, self.load.value(), &self.candidates)
+    }
+
+    /// A second link beside the candidate `first`.
+    pub(super) fn pick_other(&self, first: usize, bytes: usize, now: Instant) -> Option<usize> {
+        let wire = u64::from(overhead::wire_bytes(overhead::datagram_bytes(bytes)));
+        let arrival = |c: &Candidate| c.free_at.max(now) + c.rate.time_for(wire) + c.delay;
+        (0..self.candidates.len())
+            .filter(|&at| at != first)
+            .min_by_key(|&at| arrival(&self.candidates[at]))
+    }
+
+    /// The two links of least delay, as if nothing were committed: for symbols that go ahead of the queues.
+    pub(super) fn pick_two_quick(
+        &mut self,
+        bytes: usize,
+        now: Instant,
+    ) -> (Option<usize>, Option<usize>) {
+        if self.candidates.is_empty() {
+            self.refresh_candidates(now);
+        }
+        let wire = u64::from(overhead::wire_bytes(overhead::datagram_bytes(bytes)));
+        let arrival =
+            |&at: &usize| self.candidates[at].delay + self.candidates[at].rate.time_for(wire);
+        let first = (0..self.candidates.len()).min_by_key(arrival);
+        let second = (0..self.candidates.len())
+            .filter(|&at| Some(at) != first)
+            .min_by_key(arrival);
+        (first, second)
+    }
+
+    pub(super) fn pick_for_repair(&mut self, bytes: usize, now: Instant) -> Option<usize> {
+        let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
+        let load = self.load.value();
+        self.egress
+            .scheduler
+            .pick_for_repair(wire, now, load, &self.candidates)
+            // A repair symbol belongs to bytes already sent: it may exceed the committed backlog a little.
+            .or_else(|| (0..self.candidates.len()).min_by_key(|&at| self.candidates[at].free_at))
+    }
+
+    /// Tells each WAN whether something waits for its pacer: then delivery shows capacity. A WAN is full long before
+    /// all are: what is committed to it waits, while the frames behind find room elsewhere.
+    pub(super) fn set_backlogged(&mut self, limited: bool, now: Instant) {
+        for (number, wan) in self.wans.iter_mut().enumerate() {
+            let waits = |link: &Link| link.wan.index() == number && !link.queue.is_empty();
+            let backlogged = limited || self.links.iter().any(waits);
+            if wan.backlogged != backlogged {
+                wan.backlogged = backlogged;
+                wan.rate.set_backlogged(backlogged, now);
+            }
+        }
+    }
+
+    /// Whether a WAN in use still looks for its capacity: CoDel must not end the inner flow's own start.
+    pub(super) fn in_startup(&self) -> bool {
+        self.candidates.iter().any(|c| {
+            let wan = self.links[c.link.index()].wan;
+            self.wans[wan.index()].rate.phase() == Phase::Startup
+        })
+    }
+
+    /// Summed pacing rate of the links in use.
+    pub(super) fn rate_sum(&self) -> Rate {
+        self.candidates
+            .iter()
+            .fold(Rate::ZERO, |sum, c| sum.saturating_add(c.rate))
+    }
+
+    /// Most symbols and longest fill time of a group.
+    pub(super) fn group_limits(&self) -> GroupLimits {
+        let symbol = overhead::symbol_bytes_max(self.datagram_bytes_max);
+        let limits = protection::group_limits(self.rate_sum(), symbol, self.peer_hold);
+        match self.config.fec {
+            FecMode::Fixed { source_count, .. } => GroupLimits {
+                source_count_max: source_count,
+                ..limits
+            },
+            FecMode::Adaptive { .. } | FecMode::Off => limits,
+        }
+    }
+
+    /// Expected share and losses of the links for a group of `source_count` symbols.
+    fn loss_of_links(&self, source_count: usize) -> ([Loss; LINKS_MAX], usize) {
+        let mut losses = [Loss::default(); LINKS_MAX];
+        let sum = self.rate_sum().as_mbps().max(f64::MIN_POSITIVE);
+        for (out, candidate) in losses.iter_mut().zip(&self.candidates) {
+            let picture = self.links[candidate.link.index()].sender.loss();
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss
+            )] // below 256
+            let symbols = (source_count as f64 * candidate.rate.as_mbps() / sum).ceil() as usize;
+            *out = Loss {
+                symbols,
+                ratio: picture.ratio,
+                burst: picture.burst,
+            };
+        }
+        (losses, self.candidates.len())
+    }
+
+    /// Repair symbols for a closed group.
+    pub(super) fn repairs_for(&self, source_count: usize) -> usize {
+        let (losses, count) = self.loss_of_links(source_count);
+        let feasible = self.retransmit_is_feasible();
+        self.config
+            .fec
+            .repair_count(source_count, &losses[..count], feasible)
+    }
+
+    /// Repair symbols that a group opened now will probably get.
+    pub(super) fn planned_repairs(&self) -> usize {
+        self.repairs_for(self.group_limits().source_count_max)
+    }
+
+    /// Whether a lost symbol sent again comes before the receiver stops waiting.
+    fn retransmit_is_feasible(&self) -> bool {
+        let rtt = self
+            .candidates
+            .iter()
+            .map(|c| self.links[c.link.index()].sender.rtt_min())
+            .min();
+        rtt.is_some_and(|rtt| {
+            rtt + self.reports.interval + Duration::from_millis(5) < crate::reorder::hold::HOLD_MAX
+        })
+    }
+
+    /// Whether symbols of sparse flows get a copy on a second link.
+    pub(super) fn wants_copies(&mut self) -> bool {
+        if !self.config.fec.may_repair() || self.candidates.len() < 2 {
+            return false;
+        }
+        let copies = self.egress.counts.duplicate - self.copies_before.0;
+        let all = self.egress.counts.source - self.copies_before.1;
+        if all >= 4096 {
+            self.copies_before = (self.egress.counts.duplicate, self.egress.counts.source);
+        }
+        // A trickle is always copied; beside bulk traffic the share is bounded.
+        #[allow(clippy::cast_precision_loss)] // counts of one window
+        let share = copies as f64 / all.max(1) as f64;
+        self.load.value() < COPIES_SHARE_MAX || share < COPIES_SHARE_MAX
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tier {
+    Active,
+    Backup,
+    Any,
+}

@@ -1,0 +1,167 @@
+//! What a session tells about itself.
+
+use std::time::Duration;
+
+use super::Session;
+use super::egress::SymbolCounts;
+use crate::base::{DropCounters, Instant, LinkId, Rate};
+use crate::fec::decoder::DecoderCounters;
+use crate::link::{Cause, Percentiles, State};
+use crate::reorder;
+
+/// Snapshot of a session.
+#[derive(Clone, Debug)]
+pub struct SessionStats {
+    /// Age of the keys in use.
+    pub key_age: Duration,
+    /// By link.
+    pub links: Vec<LinkStats>,
+    /// Symbols sent.
+    pub symbols: SymbolCounts,
+    /// Groups and symbols received.
+    pub decoder: DecoderCounters,
+    /// Items in the reorder buffer.
+    pub reorder_depth: u64,
+    /// Repair symbols that a full group gets at present.
+    pub repair_count: usize,
+    /// Reorder buffer.
+    pub reorder: reorder::Counters,
+    /// How long a hole is waited for.
+    pub hold: Duration,
+    /// Frames and bytes handed to the TUN.
+    pub delivered: (u64, u64),
+    /// Frames saved from broken superframes.
+    pub rescued_frames: u64,
+    /// Bytes waiting in the flow queue.
+    pub queued_bytes: u64,
+    /// Part of the summed capacity in use.
+    pub load: f64,
+    /// Striping mode.
+    pub mode: &'static str,
+    /// Discards by reason.
+    pub drops: DropCounters,
+}
+
+/// Snapshot of one link.
+#[derive(Clone, Debug)]
+pub struct LinkStats {
+    /// Number.
+    pub id: LinkId,
+    /// Its WAN.
+    pub wan_id: crate::base::WanId,
+    /// Name of its WAN.
+    pub wan: String,
+    /// Peer's address, where known.
+    pub remote: Option<std::net::SocketAddr>,
+    /// Both ends know the link.
+    pub open: bool,
+    /// State of our sending direction.
+    pub state: State,
+    /// Why.
+    pub cause: Cause,
+    /// For how long.
+    pub state_age: Duration,
+    /// Believed capacity of the WAN, our sending direction.
+    pub capacity: Rate,
+    /// What the rate control is doing.
+    pub phase: &'static str,
+    /// Bytes and datagrams sent, headers included.
+    pub sent: (u64, u64),
+    /// Bytes and datagrams received.
+    pub received: (u64, u64),
+    /// The link's own round trip.
+    pub rtt: Percentiles,
+    /// One-way delay of our sending direction above its base.
+    pub delay_out: Percentiles,
+    /// One-way delay of our receiving direction above its base.
+    pub delay_in: Percentiles,
+    /// Least queueing delay of our sending direction in the last 50 ms.
+    pub queue: Duration,
+    /// Loss ratio of our sending direction.
+    pub loss_out: f64,
+    /// Numbers missing of our receiving direction, and received ones.
+    pub missing_in: (u64, u64),
+    /// Symbols this link lost.
+    pub lost_symbols: u64,
+    /// Striping weight as part of all.
+    pub share: f64,
+    /// Times it was suspected.
+    pub suspicions: u64,
+}
+
+impl Session {
+    /// A snapshot. Not for the packet path.
+    pub fn stats(&mut self, now: Instant) -> SessionStats {
+        self.refresh_candidates(now);
+        let weights: f64 = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.weight)
+            .sum();
+        let links = (0..self.links.len())
+            .map(|at| self.link_stats(at, weights, now))
+            .collect();
+        SessionStats {
+            key_age: self
+                .established_at()
+                .map_or(Duration::ZERO, |at| now.since(at)),
+            links,
+            symbols: self.egress.counts,
+            decoder: self.ingress.decoder.counters(),
+            reorder_depth: self.ingress.reorder.len() as u64,
+            repair_count: self.planned_repairs(),
+            reorder: self.ingress.reorder.counters().clone(),
+            hold: self.hold,
+            delivered: self.ingress.delivered,
+            rescued_frames: self.rescued_frames,
+            queued_bytes: self.egress.queue.bytes(),
+            load: self.load.value(),
+            mode: self.config.mode.name(),
+            drops: self.drops.clone(),
+        }
+    }
+
+    fn link_stats(&mut self, at: usize, weights: f64, now: Instant) -> LinkStats {
+        let link = &mut self.links[at];
+        let wan = &self.wans[link.wan.index()];
+        let weight = self
+            .candidates
+            .iter()
+            .find(|c| c.link == link.id)
+            .map_or(0.0, |c| c.weight);
+        let delay_in = *link.receiver.delay(now);
+        LinkStats {
+            id: link.id,
+            wan_id: link.wan,
+            wan: wan.config.name.clone(),
+            remote: link.path.origin().map(|origin| origin.address),
+            open: link.is_open(),
+            state: link.sender.state(),
+            cause: link.sender.cause(),
+            state_age: now.since(link.sender.since()),
+            capacity: wan.rate.capacity(),
+            phase: wan.rate.phase().name(),
+            sent: link.sent,
+            received: link.received,
+            rtt: *link.sender.rtt(),
+            delay_out: *link.sender.delay_history().snapshot(),
+            delay_in,
+            queue: link.sender.queue_min(),
+            loss_out: link.sender.loss().ratio,
+            missing_in: (link.receiver.missing(), link.received.1),
+            lost_symbols: link.lost_symbols,
+            share: if weights > 0.0 { weight / weights } else { 0.0 },
+            suspicions: u64::from(link.sender.counters().suspicions),
+        }
+    }
+
+    /// Authenticated datagrams so far.
+    pub fn received_datagrams(&self) -> u64 {
+        self.links.iter().map(|link| link.received.1).sum()
+    }
+
+    /// Ends the session: the next datagram says so.
+    pub fn close(&mut self) {
+        self.closing = 2; // on two links, should one of them be dead
+    }
+}

@@ -1,0 +1,229 @@
+//! What the session waits for, and what it does then.
+
+use std::time::Duration;
+
+use super::Session;
+use super::link::Link;
+use crate::base::Instant;
+use crate::fec::encoder::OpenGroup;
+use crate::link::State;
+use crate::link::owd::base_difference;
+use crate::reorder::hold::{HoldInputs, Retransmit, SilentLink};
+
+/// Groups that are not acknowledged are given up after this and twice the longest round trip.
+const EXPIRY_BASE: Duration = Duration::from_millis(300);
+/// ... but never kept longer.
+const EXPIRY_MAX: Duration = Duration::from_secs(2);
+/// A link is silent when nothing came for this long although it carried traffic shortly before.
+const SILENCE: Duration = Duration::from_millis(30);
+
+/// Why the session wants to be woken: named, so that a busy loop can name its culprit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Nothing to wait for.
+    Idle,
+    /// A WAN's pacer allows the next datagram.
+    Pacing,
+    /// An open group's fill time is over.
+    Group,
+    /// A hole's hold time is over.
+    Reorder,
+    /// A link's sender: heartbeat, loss, suspicion, probe.
+    Link,
+    /// A report is due.
+    Report,
+    /// A WAN's rate control.
+    Rate,
+    /// LINK_OPEN or a challenge is due.
+    Opening,
+    /// Old keys are wiped.
+    Epoch,
+}
+
+impl Session {
+    /// Does what is due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.epochs.handle_timeout(now);
+        for index in 0..self.links.len() {
+            self.link_timeout(index, now);
+        }
+        for wan in &mut self.wans {
+            wan.rate.handle_timeout(now);
+            wan.pacer.set_rate(wan.rate.pacing_rate(), now);
+        }
+        self.grant_probes(now);
+        let rtt_max = self
+            .links
+            .iter()
+            .map(|link| link.sender.srtt())
+            .max()
+            .unwrap_or_default();
+        let age_max = (EXPIRY_BASE + rtt_max * 2).min(EXPIRY_MAX);
+        let expired = self.egress.store.expire(now, age_max);
+        self.drops
+            .count_many(crate::base::DropReason::Expired, expired);
+        self.ingress.decoder.expire(now - EXPIRY_MAX);
+        self.refresh_hold(now);
+    }
+
+    fn link_timeout(&mut self, index: usize, now: Instant) {
+        // A link that nothing can be sent on proves nothing by its silence.
+        if !self.links[index].is_reachable() {
+            return;
+        }
+        let others_acked_at = self.others_acked_at(index);
+        let link = &mut self.links[index];
+        let (id, before) = (link.id, link.sender.state());
+        self.outcomes.clear();
+        let outcomes = &mut self.outcomes;
+        link.sender
+            .handle_timeout(now, others_acked_at, &mut |outcome| outcomes.push(outcome));
+        self.apply_outcomes(id);
+        self.on_link_state(index, before, now);
+    }
+
+    /// Follows a link's change of state, whatever caused it: a timeout, a report or a refusal of the kernel.
+    pub(super) fn on_link_state(&mut self, index: usize, before: State, now: Instant) {
+        let link = &self.links[index];
+        let (after, wan) = (link.sender.state(), link.wan);
+        if before == State::Up && after != State::Up {
+            self.leave_link(index, now);
+        } else if before != State::Up && after == State::Up {
+            self.wans[wan.index()].rate.on_return(now);
+        }
+    }
+
+    /// Moves everything off a link that may be dead: what waits on it, and copies of what is in flight.
+    pub(super) fn leave_link(&mut self, index: usize, now: Instant) {
+        let link = &mut self.links[index];
+        let wan = link.wan;
+        let mut moved = std::mem::take(&mut self.moved);
+        moved.clear();
+        link.sender.take_unacked(|key| moved.push(key));
+        moved.extend(link.urgent.drain(..).map(|queued| queued.key));
+        moved.extend(link.queue.drain(..).map(|queued| queued.key));
+        link.queued_bytes = 0;
+        for key in moved.drain(..) {
+            self.push_resend(key);
+        }
+        self.moved = moved;
+        if !self
+            .links
+            .iter()
+            .any(|link| link.wan == wan && link.is_up())
+        {
+            self.wans[wan.index()].rate.on_suspect(now);
+        }
+    }
+
+    /// When any other link was acknowledged last.
+    fn others_acked_at(&self, index: usize) -> Instant {
+        let others = self.links.iter().enumerate().filter(|(at, _)| *at != index);
+        others
+            .map(|(_, link)| link.sender.acked_at())
+            .max()
+            .unwrap_or(Instant::ZERO)
+    }
+
+    /// One WAN at a time may probe for more, so that two that share a bottleneck do not fill it together.
+    fn grant_probes(&mut self, now: Instant) {
+        if self.wans.iter().any(|wan| wan.rate.holds_probe()) {
+            return;
+        }
+        let count = self.wans.len();
+        for turn in 0..count {
+            let index = (self.next_probe + turn) % count;
+            if self.wans[index].rate.probe_wanted(now) {
+                self.wans[index].rate.probe_grant(now);
+                self.next_probe = index + 1;
+                return;
+            }
+        }
+    }
+
+    pub(super) fn hold_inputs(&self, now: Instant) -> HoldInputs {
+        let live = || {
+            self.links
+                .iter()
+                .filter(|link| link.is_open() && link.received.1 > 0)
+        };
+        let base_of = |link: &Link| link.receiver.base_us();
+        let first = live().map(base_of).next().unwrap_or(0);
+        // The clocks' offset wraps: compare with one of them, never absolutely.
+        let base_min = live()
+            .map(base_of)
+            .min_by_key(|base| base_difference(*base, first))
+            .unwrap_or(0);
+        let spread = live()
+            .map(|link| {
+                let above = base_difference(base_of(link), base_min).max(0);
+                link.receiver.delay_history().snapshot().p99
+                    + Duration::from_micros(above.unsigned_abs())
+            })
+            .max()
+            .unwrap_or_default();
+        let rtt_min = live()
+            .map(|link| link.sender.rtt_min())
+            .min()
+            .unwrap_or_default();
+        let silent = live().any(|link| {
+            now.since(link.receiver.last_at()) > SILENCE && link.sender.state() != State::Down
+        });
+        HoldInputs {
+            delay_spread: spread,
+            fill_time_max: Some(self.group_limits().fill_time_max),
+            retransmit: Some(Retransmit {
+                rtt_min,
+                report_interval: self.reports.interval,
+            }),
+            silent_link: silent.then_some(SilentLink {
+                suspect_after: rtt_min + SILENCE * 2,
+                delay_fast: rtt_min,
+            }),
+        }
+    }
+
+    /// When to call [`Session::handle_timeout`] and the polls again, and why.
+    pub fn poll_timeout(&self, now: Instant) -> (Instant, Timer) {
+        let mut soonest = (self.epochs.poll_timeout(), Timer::Epoch);
+        let mut consider = |at: Instant, timer: Timer| {
+            if at < soonest.0 {
+                soonest = (at, timer);
+            }
+        };
+        let can_report = self.links.iter().any(Link::is_open);
+        for (index, link) in self.links.iter().enumerate() {
+            if link.is_reachable() {
+                let others_acked_at = self.others_acked_at(index);
+                consider(link.sender.poll_timeout(now, others_acked_at), Timer::Link);
+            }
+            consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
+            if can_report && let Some(at) = link.receiver.report_at() {
+                consider(at.max(self.reports.next_at), Timer::Report);
+            }
+            if !link.queue.is_empty() {
+                consider(
+                    self.wans[link.wan.index()].pacer.next_send_at(now),
+                    Timer::Pacing,
+                );
+            }
+        }
+        for wan in &self.wans {
+            consider(wan.rate.poll_timeout(), Timer::Rate);
+        }
+        if self.egress.has_work() {
+            // Room appears as the pacers drain what is committed.
+            consider(now + Duration::from_micros(500), Timer::Pacing);
+        }
+        let fill = self.group_limits().fill_time_max;
+        for opened_at in self.egress.open.iter().filter_map(OpenGroup::opened_at) {
+            consider(opened_at + fill, Timer::Group);
+        }
+        consider(self.hold_timeout(), Timer::Reorder);
+        if soonest.0 == Instant::FAR {
+            (Instant::FAR, Timer::Idle)
+        } else {
+            soonest
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! From committed symbols and due messages to sealed datagrams.
+//!
+//! Order in one call: challenges to unproven addresses, control messages, symbols of sparse flows, then a paced
+//! run of one link. A run is contiguous in the caller's buffer: full datagrams of one size and at most one
+//! shorter at the end, so that one UDP_SEGMENT send carries it.
+
+use std::net::SocketAddr;
+
+use super::link::Link;
+use super::path::Origin;
+use super::symbols::{SymbolKey, SymbolKind};
+use super::{Session, overhead};
+use crate::base::{DropReason, Instant, LinkId};
+use crate::link::State;
+use crate::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, TAG_BYTES};
+use crate::wire::message::{LinkOpen, Message, Writer};
+
+/// Datagrams in one run: the kernel's limit of segments.
+pub const RUN_DATAGRAMS_MAX: usize = 64;
+/// Bytes in one run: below the kernel's 65 507 for the whole send.
+pub const RUN_BYTES_MAX: usize = 64_000;
+
+/// One send: datagrams in the caller's buffer, contiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The link that carries it.
+    pub link: LinkId,
+    /// Where to; `None` = the link's connected socket.
+    pub to: Option<Origin>,
+    /// Bytes in the buffer.
+    pub bytes: usize,
+    /// Size of each datagram but the last; equal to `bytes` when there is one.
+    pub segment: u16,
+}
+
+impl Transmit {
+    /// The address to use when the link has no connected socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.to.map(|origin| origin.address)
+    }
+}
+
+impl Session {
+    /// Writes the next datagrams to `out` (at least [`RUN_BYTES_MAX`] long). `None` = nothing may be sent now.
+    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        self.epochs.current()?;
+        if let Some(transmit) = self.poll_challenge(now, out) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.poll_control(now, out) {
+            return Some(transmit);
+        }
+        self.commit(now);
+        self.poll_urgent(now, out)
+            .or_else(|| self.poll_run(now, out))
+    }
+
+    fn poll_challenge(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        const CHALLENGE_BYTES: usize = DATA_OVERHEAD_BYTES + 4 + 9 + 2;
+        for index in 0..self.links.len() {
+            let link = &mut self.links[index];
+            let Some((origin, token)) = link.path.poll_challenge(CHALLENGE_BYTES, now) else {
+                continue;
+            };
+            let id = link.id;
+            let acknowledge = std::mem::take(&mut link.pending.ack);
+            let mut writer = plaintext(out, now);
+            if acknowledge {
+                writer.push(&Message::LinkAck(id));
+            }
+            writer.push(&Message::PathChallenge(token));
+            let length = writer.len();
+            let bytes = self.seal(id, length, out, None, now)?;
+            return Some(single(id, Some(origin), bytes));
+        }
+        None
+    }
+
+    /// One control datagram: what the link has to say, and the reports that go over it.
+    fn poll_control(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        self.collect_reports(now);
+        for index in 0..self.links.len() {
+            if !self.links[index].is_reachable() {
+                continue;
+            }
+            let id = self.links[index].id;
+            let mut writer = plaintext(out, now);
+            self.write_control(id, &mut writer, now);
+            if writer.is_empty() {
+                continue;
+            }
+            let length = writer.len();
+            let to = self.links[index].path.origin();
+            let bytes = self.seal(id, length, out, None, now)?;
+            return Some(single(id, to, bytes));
+        }
+        None
+    }
+
+    fn write_control(&mut self, id: LinkId, writer: &mut Writer<'_>, now: Instant) {
+        let (room, link) = (
+            self.datagram_bytes_max - DATA_OVERHEAD_BYTES,
+            &mut self.links[id.index()],
+        );
+        if link.poll_open(now) {
+            let wan = &self.wans[link.wan.index()].config;
+            let kbit = |rate: Option<crate::base::Rate>| {
+                rate.map_or(0, |rate| {
+                    u32::try_from(rate.bits_per_s() / 1000).unwrap_or(u32::MAX)
+                })
+            };
+            writer.push(&Message::LinkOpen(LinkOpen {
+                link: id,
+                wan: link.wan,
+                backup: wan.backup,
+                rate_to_peer_kbit: kbit(wan.rate_to_peer),
+                rate_to_sender_kbit: kbit(wan.rate_to_us),
+                name: &wan.name,
+            }));
+        }
+        if std::mem::take(&mut link.pending.ack) {
+            writer.push(&Message::LinkAck(id));
+        }
+        if self.closing > 0 && link.is_open() {
+            self.closing -= 1;
+            writer.push(&Message::Close(0));
+        }
+        if let Some(token) = link.pending.response.take() {
+            writer.push(&Message::PathResponse(token));
+        }
+        if self.reports.leave_by(id) {
+            let mut left = 0;
+            for at in 0..self.reports.messages.len() {
+                let report = self.reports.messages[at];
+                if writer.len() + crate::wire::report::REPORT_BYTES_MAX > room
+                    || !writer.push(&Message::Report(report))
+                {
+                    left += 1;
+                }
+            }
+            debug_assert!(
+                left == 0 || self.links.len() > 8,
+                "reports of a few links fit one datagram"
+            );
+        }
+        if self.links[id.index()].sender.wants_heartbeat(now) {
+            writer.push(&Message::Heartbeat);
+            if let Some(report) = self.own_report(id, now)
+                && writer.len() + crate::wire::report::REPORT_BYTES_MAX <= room
+            {
+                writer.push(&Message::Report(report));
+            }
+        }
+    }
+
+    /// Symbols of sparse flows leave at once; the pacer is told, not asked.
+    fn poll_urgent(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        for index in 0..self.links.len() {
+            while let Some(queued) = self.links[index].urgent.pop_front() {
+                let id = self.links[index].id;
+                if let Some(bytes) = self.seal_symbol(id, queued.key, out, now) {
+                    return Some(single(id, self.links[index].path.origin(), bytes));
+                }
+            }
+        }
+        None
+    }
+
+    /// The next run of a WAN whose pacer allows it. WANs take turns.
+    fn poll_run(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        for turn in 0..self.wans.len() {
+            let wan = (self.next_wan + turn) % self.wans.len();
+            let allowance = self.wans[wan].pacer.allowance(now);
+            if allowance == 0 {
+                continue;
+            }
+            for step in 0..self.links.len() {
+                let index = (self.wans[wan].next_link + step) % self.links.len();
+                if self.links[index].wan.index() != wan || self.links[index].queue.is_empty() {
+                    continue;
+                }
+                if let Some(transmit) = self.build_run(index, allowance, now, out) {
+                    self.wans[wan].next_link = index + 1;
+                    self.next_wan = wan + 1;
+                    return Some(transmit);
+                }
+            }
+        }
+        None
+    }
+
+    fn build_run(
+        &mut self,
+        index: usize,
+        allowance: u64,
+        now: Instant,
+        out: &mut [u8],
+    ) -> Option<Transmit> {
+        let (id, to) = (self.links[index].id, self.links[index].path.origin());
+        let full = self.segment_bytes;
+        let (mut used, mut first, mut count) = (0, 0, 0);
+        while let Some(queued) = self.links[index].queue.front().copied() {
+            let bytes = queued.datagram_bytes as usize;
+            let fits = count == 0
+                || (used + bytes <= RUN_BYTES_MAX.min(out.len())
+                    && count < RUN_DATAGRAMS_MAX
+                    && bytes <= first
+                    && (used as u64) < allowance);
+            if !fits {
+                break;
+            }
+            let link = &mut self.links[index];
+            link.queue.pop_front();
+            link.queued_bytes = link
+                .queued_bytes
+                .saturating_sub(u64::from(queued.datagram_bytes));
+            let Some(bytes) = self.seal_symbol(id, queued.key, &mut out[used..], now) else {
+                continue;
+            };
+            first = if count == 0 { bytes } else { first };
+            used += bytes;
+            count += 1;
+            // Only datagrams of the socket's segment size may be followed by another.
+            if bytes != full {
+                break;
+            }
+        }
+        let segment = u16::try_from(first).unwrap_or(u16::MAX);
+        (count > 0).then_some(Transmit {
+            link: id,
+            to,
+            bytes: used,
+            segment,
+        })
+    }
+
+    /// Seals the symbol behind a key at the start of `out`; `None` when nobody needs it.
+    fn seal_symbol(
+        &mut self,
+        id: LinkId,
+        key: SymbolKey,
+        out: &mut [u8],
+        now: Instant,
+    ) -> Option<usize> {
+        if !self.egress.store.is_wanted(key) {
+            return None;
+        }
+        let (kind, header, symbol) = self.egress.store.get(key)?;
+        let mut writer = plaintext(out, now);
+        // A source symbol is `length | body`, which is just how SYMBOL writes a body.
+        let fits = match kind {
+            SymbolKind::Source => writer.push(&Message::Symbol(header, &symbol[2..])),
+            SymbolKind::Repair => writer.push(&Message::Repair(header, symbol)),
+        };
+        debug_assert!(fits, "the buffer holds a run");
+        let length = writer.len();
+        self.seal(id, length, out, Some(key), now)
+    }
+
+    /// Seals a plaintext that lies behind the header's room; `None` when the keys are used up.
+    fn seal(
+        &mut self,
+        id: LinkId,
+        plaintext_bytes: usize,
+        out: &mut [u8],
+        carried: Option<SymbolKey>,
+        now: Instant,
+    ) -> Option<usize> {
+        let bytes = DATA_HEADER_BYTES + plaintext_bytes + TAG_BYTES;
+        let keys = self.epochs.current_mut()?.links.get_mut(id.index())?;
+        let index = keys.receiver_index;
+        let Ok(packet_number) = keys.seal.seal(index, &mut out[..bytes]) else {
+            self.drops.count(DropReason::EpochExpired);
+            return None;
+        };
+        let number = keys.sent_base + packet_number;
+        let wire = overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let link = &mut self.links[id.index()];
+        link.sent_next = number + 1;
+        link.sent.0 += u64::from(wire);
+        link.sent.1 += 1;
+        self.outcomes.clear();
+        let outcomes = &mut self.outcomes;
+        link.sender
+            .on_transmit(number, wire, now, carried, &mut |outcome| {
+                outcomes.push(outcome)
+            });
+        let wan = link.wan;
+        self.apply_outcomes(id);
+        self.load.on_transmit(u64::from(wire));
+        self.wans[wan.index()]
+            .pacer
+            .on_transmit(u64::from(wire), now);
+        Some(bytes)
+    }
+
+    /// Links that may carry reports: the fastest up link, and a second while any link is suspect.
+    pub(super) fn report_links(&self) -> [Option<LinkId>; 2] {
+        let key = |link: &&Link| (link.sender.state() != State::Up, self.delay_of(link));
+        let mut best: [Option<&Link>; 2] = [None, None];
+        for link in self.links.iter().filter(|link| link.is_open()) {
+            if best[0].is_none_or(|b| key(&link) < key(&b)) {
+                best = [Some(link), best[0]];
+            } else if best[1].is_none_or(|b| key(&link) < key(&b)) {
+                best[1] = Some(link);
+            }
+        }
+        let troubled = self
+            .links
+            .iter()
+            .any(|link| link.is_open() && link.sender.state() != State::Up);
+        [
+            best[0].map(|link| link.id),
+            best[1].filter(|_| troubled).map(|link| link.id),
+        ]
+    }
+}
+
+fn plaintext(out: &mut [u8], now: Instant) -> Writer<'_> {
+    #[allow(clippy::cast_possible_truncation)] // the low 32 bits are what travels
+    let send_time_us = now.as_micros() as u32;
+    let end = out.len() - TAG_BYTES;
+    Writer::new(&mut out[DATA_HEADER_BYTES..end], send_time_us)
+}
+
+fn single(link: LinkId, to: Option<Origin>, bytes: usize) -> Transmit {
+    Transmit {
+        link,
+        to,
+        bytes,
+        segment: u16::try_from(bytes).unwrap_or(u16::MAX),
+    }
+}

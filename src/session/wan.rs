@@ -1,0 +1,67 @@
+//! One WAN of a session: the capacity that its links share.
+
+use super::config::WanConfig;
+use crate::base::{Instant, Rate, Rng};
+use crate::link::{Delivery, Pacer, RateConfig, RateControl};
+use crate::wire::message::LinkOpen;
+
+/// Rate of a WAN nobody has measured or configured: slow enough for DSL uplinks, doubled each round trip.
+const RATE_START: Rate = Rate::from_mbps(10);
+
+/// One WAN.
+#[derive(Debug)]
+pub struct Wan {
+    /// What the client said about it.
+    pub config: WanConfig,
+    /// Capacity of our sending direction.
+    pub rate: RateControl,
+    /// Enforces it.
+    pub pacer: Pacer,
+    /// Whether a round robin over its links goes on from here.
+    pub next_link: usize,
+    /// Whether the last attempt to commit found it without room: it limits us.
+    pub backlogged: bool,
+}
+
+impl Wan {
+    /// A WAN with nothing known but its configuration.
+    pub fn new(config: WanConfig, links: usize, rng: &mut Rng, now: Instant) -> Self {
+        let ceiling = config.rate_to_peer;
+        let start = ceiling.map_or(RATE_START, |rate| rate.min(RATE_START));
+        let rate = RateControl::new(
+            RateConfig {
+                ceiling,
+                start,
+                links,
+            },
+            Rng::new(rng.next_u64()),
+            now,
+        );
+        let pacer = Pacer::new(rate.pacing_rate(), now);
+        Self {
+            config,
+            rate,
+            pacer,
+            next_link: 0,
+            backlogged: false,
+        }
+    }
+
+    /// What LINK_OPEN says about the WAN (server).
+    pub fn describe(&mut self, open: &LinkOpen<'_>, now: Instant) {
+        let rate = |kbit: u32| (kbit > 0).then(|| Rate::from_bits_per_s(u64::from(kbit) * 1000));
+        self.config.name = open.name.to_owned();
+        self.config.backup = open.backup;
+        // What the client calls "to me" is our sending direction.
+        self.config.rate_to_peer = rate(open.rate_to_sender_kbit);
+        self.config.rate_to_us = rate(open.rate_to_peer_kbit);
+        self.rate.set_ceiling(self.config.rate_to_peer);
+        self.pacer.set_rate(self.rate.pacing_rate(), now);
+    }
+
+    /// A delivery sample of the WAN's link number `slot`.
+    pub fn on_delivery(&mut self, slot: usize, delivery: &Delivery, now: Instant) {
+        self.rate.on_delivery(slot, delivery, now);
+        self.pacer.set_rate(self.rate.pacing_rate(), now);
+    }
+}

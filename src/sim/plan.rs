@@ -1,0 +1,202 @@
+//! What a simulated world consists of, with defaults for what a scenario does not care about.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::impairment::Spec;
+use super::packet::FlowAddress;
+use crate::base::{Rate, WanId};
+use crate::crypto::Cipher;
+use crate::crypto::keys::{PresharedKey, PrivateKey};
+use crate::endpoint::{ClientConfig, PeerConfig, Prefix, ServerConfig};
+use crate::fec::protection::{Mode as FecMode, RESIDUAL};
+use crate::session::config::{Mode, SessionConfig, WanConfig};
+
+/// One link of each client: a WAN of its own unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct LinkPlan {
+    /// Towards the server.
+    pub up: Spec,
+    /// Towards the client.
+    pub down: Spec,
+    /// Its WAN.
+    pub wan: u8,
+    /// Its WAN is a backup.
+    pub backup: bool,
+    /// Configured ceilings of the WAN, up and down.
+    pub rates: [Option<Rate>; 2],
+}
+
+impl LinkPlan {
+    /// A link with the same words for both directions, on WAN `wan`, of unknown rate.
+    ///
+    /// # Panics
+    /// If the words are not a specification.
+    pub fn new(wan: u8, words: &str) -> Self {
+        let spec = Spec::parse(words).expect("a test's words are right");
+        Self {
+            up: spec.clone(),
+            down: spec,
+            wan,
+            backup: false,
+            rates: [None; 2],
+        }
+    }
+}
+
+/// A world to be made.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything random follows from it, but for the bytes of the handshakes.
+    pub seed: u64,
+    /// Number of clients; each has all of `links`.
+    pub clients: u8,
+    /// Links of a client.
+    pub links: Vec<LinkPlan>,
+    /// Behaviour of both ends.
+    pub session: SessionConfig,
+    /// Time between two handshakes.
+    pub rekey_interval: Duration,
+    /// Largest datagram of all links.
+    pub datagram_bytes_max: u16,
+    /// Clients know a key that is not the server's.
+    pub wrong_server_key: bool,
+    /// Both ends have a preshared key; `Some(false)`: not the same one.
+    pub preshared_key: Option<bool>,
+}
+
+impl Plan {
+    /// One client with a WAN for each of `links`, words as [`Spec::parse`] reads them.
+    pub fn new(seed: u64, links: &[&str]) -> Self {
+        Self {
+            seed,
+            clients: 1,
+            links: (0..)
+                .zip(links)
+                .map(|(wan, words)| LinkPlan::new(wan, words))
+                .collect(),
+            session: session_config(),
+            rekey_interval: Duration::from_secs(120),
+            datagram_bytes_max: 1472,
+            wrong_server_key: false,
+            preshared_key: None,
+        }
+    }
+
+    /// The summed rate of all links towards the server.
+    pub fn rate_sum(&self) -> Rate {
+        let rates = self.links.iter().filter_map(|link| link.up.mean_rate());
+        rates.fold(Rate::ZERO, Rate::saturating_add)
+    }
+}
+
+/// What a configuration file without session keys means.
+pub const fn session_config() -> SessionConfig {
+    SessionConfig {
+        mode: Mode::Balanced,
+        fec: FecMode::Adaptive {
+            ceiling: 0.25,
+            residual: RESIDUAL,
+        },
+        rtt_weight: 0.7,
+        loss_weight: 0.3,
+        heartbeat: Duration::from_millis(100),
+        reorder_max: None,
+    }
+}
+
+/// Configuration of a client of the plan after some restarts of programs.
+pub(super) fn client_config(plan: &Plan, number: u8, restarts: u64) -> ClientConfig {
+    let server_key = if plan.wrong_server_key {
+        private_key(255).public()
+    } else {
+        private_key(0).public()
+    };
+    let seed = plan.seed ^ (restarts + 1) << 32 ^ u64::from(number) << 48;
+    ClientConfig {
+        private_key: private_key(number + 1),
+        server_key,
+        preshared_key: preshared_key(plan, false),
+        cipher_bits: Cipher::local_bits(),
+        wans: wans(plan),
+        wan_of_link: plan.links.iter().map(|link| WanId(link.wan)).collect(),
+        datagram_bytes_max: plan.datagram_bytes_max,
+        rekey_interval: plan.rekey_interval,
+        session: plan.session.clone(),
+        boot_id: seed.to_le_bytes(),
+        unix_time_at_zero: Duration::from_secs(1_700_000_000),
+        seed,
+    }
+}
+
+/// Configuration of the plan's server after some restarts of programs.
+pub(super) fn server_config(plan: &Plan, restarts: u64) -> ServerConfig {
+    let peers = (0..plan.clients)
+        .map(|number| {
+            let host = IpAddr::V4(
+                FlowAddress {
+                    client: number,
+                    flow: 0,
+                }
+                .client_host(),
+            );
+            PeerConfig {
+                name: format!("client {number}"),
+                public_key: private_key(number + 1).public(),
+                preshared_key: preshared_key(plan, true),
+                allowed: vec![Prefix::host(host)],
+                hosts: vec![host],
+            }
+        })
+        .collect();
+    let seed = plan.seed ^ restarts << 32 ^ 0x5eed;
+    ServerConfig {
+        private_key: private_key(0),
+        peers,
+        cipher_bits: Cipher::local_bits(),
+        datagram_bytes_max: plan.datagram_bytes_max,
+        handshakes_per_s: 100,
+        session: plan.session.clone(),
+        boot_id: seed.to_le_bytes(),
+        cookie_secret: [7; 32],
+        seed,
+    }
+}
+
+fn wans(plan: &Plan) -> Vec<WanConfig> {
+    let count = plan
+        .links
+        .iter()
+        .map(|link| link.wan + 1)
+        .max()
+        .unwrap_or(0);
+    (0..count)
+        .map(|wan| {
+            let link = plan.links.iter().find(|link| link.wan == wan);
+            WanConfig {
+                id: WanId(wan),
+                name: format!("wan{wan}"),
+                backup: link.is_some_and(|link| link.backup),
+                rate_to_peer: link.and_then(|link| link.rates[0]),
+                rate_to_us: link.and_then(|link| link.rates[1]),
+            }
+        })
+        .collect()
+}
+
+/// A key that is the same in every run.
+fn private_key(number: u8) -> PrivateKey {
+    PrivateKey::from_base64(&base64_of([number.wrapping_mul(7).wrapping_add(64); 32]))
+        .expect("any 32 bytes are a key")
+}
+
+fn preshared_key(plan: &Plan, server: bool) -> Option<PresharedKey> {
+    let same = plan.preshared_key?;
+    let byte = if server && !same { 9 } else { 8 };
+    Some(PresharedKey::from_base64(&base64_of([byte; 32])).expect("any 32 bytes are a key"))
+}
+
+fn base64_of(bytes: [u8; 32]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

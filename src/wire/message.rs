@@ -1,0 +1,414 @@
+//! Messages: the parts of a DATA datagram's plaintext.
+//!
+//! ```text
+//! plaintext = send time u32 (µs, sender's clock) | message | message | ...
+//!
+//!  1 SYMBOL    type | index u8 | group u32 | k u8 | r u8 | symbol (to the end of the datagram)
+//!  2 REPAIR    type | index u8 | group u32 | k u8 | r u8 | symbol (to the end of the datagram)
+//!  3 REPORT    see `report.rs`
+//!  4 HEARTBEAT type
+//!  5 LINK_OPEN type | link u8 | WAN u8 | role u8 | rate to peer u32 | rate to sender u32 (kbit/s) | name u8+n
+//!  6 LINK_ACK  type | link u8
+//!  7 CHALLENGE type | 8 random bytes
+//!  8 RESPONSE  type | the 8 bytes
+//!  9 CLOSE     type | reason u8
+//! 10 PADDING   type | anything (to the end of the datagram)
+//! ```
+//!
+//! SYMBOL and REPAIR have the same 8 bytes in front, so that a full source datagram and a full repair datagram
+//! have one length and share one UDP_SEGMENT size. In SYMBOL, `k` is the group's source count when the symbol is
+//! known to be its last and 0 otherwise; `r` is 0 when no repair will follow, so that the receiver need not keep
+//! the body. A source symbol is `length u16 | body`; a repair symbol is the code over those, zero-padded.
+
+use super::report::ReportMessage;
+use crate::base::{DropReason, GroupId, LinkId, WanId};
+
+/// Bytes of the send time in front of the messages.
+pub const SEND_TIME_BYTES: usize = 4;
+/// Bytes of a SYMBOL or REPAIR message before the symbol.
+pub const SYMBOL_HEADER_BYTES: usize = 8;
+/// Bytes of the body length inside a symbol.
+pub const SYMBOL_LENGTH_BYTES: usize = 2;
+/// Longest WAN name that travels in LINK_OPEN.
+pub const WAN_NAME_BYTES_MAX: usize = 24;
+
+/// Position of a symbol in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SymbolHeader {
+    /// Group in this session and direction.
+    pub group: GroupId,
+    /// Source index below `k`, or repair index below `r`.
+    pub index: u8,
+    /// Source symbols in the group; 0 = not known yet (SYMBOL only).
+    pub source_count: u8,
+    /// Repair symbols that follow or followed.
+    pub repair_count: u8,
+}
+
+/// What a client says about a link when it opens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkOpen<'a> {
+    /// The link; must be the one whose key sealed the datagram.
+    pub link: LinkId,
+    /// The WAN that owns its capacity.
+    pub wan: WanId,
+    /// Used only when no other link is up.
+    pub backup: bool,
+    /// Configured ceiling in the sender's direction, kbit/s; 0 = learn.
+    pub rate_to_peer_kbit: u32,
+    /// Configured ceiling in the receiver's direction, kbit/s; 0 = learn.
+    pub rate_to_sender_kbit: u32,
+    /// Name for status, UTF-8, at most [`WAN_NAME_BYTES_MAX`] bytes.
+    pub name: &'a str,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A source symbol's body.
+    Symbol(SymbolHeader, &'a [u8]),
+    /// A repair symbol.
+    Repair(SymbolHeader, &'a [u8]),
+    /// What arrived on one link.
+    Report(ReportMessage),
+    /// Nothing; makes the link measurable.
+    Heartbeat,
+    /// The client wants to use a link.
+    LinkOpen(LinkOpen<'a>),
+    /// The server knows the link.
+    LinkAck(LinkId),
+    /// Prove that you receive at the address this was sent to.
+    PathChallenge([u8; 8]),
+    /// The proof.
+    PathResponse([u8; 8]),
+    /// The sender ends the session.
+    Close(u8),
+    /// Nothing, in length.
+    Padding(usize),
+}
+
+const SYMBOL: u8 = 1;
+const REPAIR: u8 = 2;
+const REPORT: u8 = 3;
+const HEARTBEAT: u8 = 4;
+const LINK_OPEN: u8 = 5;
+const LINK_ACK: u8 = 6;
+const CHALLENGE: u8 = 7;
+const RESPONSE: u8 = 8;
+const CLOSE: u8 = 9;
+const PADDING: u8 = 10;
+
+/// Splits a plaintext into the sender's time (µs) and its messages.
+///
+/// # Errors
+/// [`DropReason::BadFrame`] when there is no send time.
+pub fn parse(plaintext: &[u8]) -> Result<(u32, Messages<'_>), DropReason> {
+    let (time, rest) = plaintext
+        .split_first_chunk::<4>()
+        .ok_or(DropReason::BadFrame)?;
+    Ok((u32::from_le_bytes(*time), Messages { rest }))
+}
+
+/// Iterator over messages; ends after the first error.
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, DropReason>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = self.parse_one();
+        if message.is_none() {
+            self.rest = &[];
+        }
+        Some(message.ok_or(DropReason::BadFrame))
+    }
+}
+
+impl<'a> Messages<'a> {
+    fn parse_one(&mut self) -> Option<Message<'a>> {
+        let kind = self.take::<1>()?[0];
+        Some(match kind {
+            SYMBOL => {
+                let header = self.symbol_header()?;
+                let length = u16::from_le_bytes(*self.take::<2>()?);
+                let body = self.rest.get(..usize::from(length))?;
+                self.rest = &[];
+                Message::Symbol(header, body)
+            }
+            REPAIR => {
+                let header = self.symbol_header()?;
+                if header.source_count == 0 || header.index >= header.repair_count {
+                    return None;
+                }
+                Message::Repair(header, std::mem::take(&mut self.rest))
+            }
+            REPORT => {
+                let (report, used) = ReportMessage::parse(self.rest)?;
+                self.rest = &self.rest[used..];
+                Message::Report(report)
+            }
+            HEARTBEAT => Message::Heartbeat,
+            LINK_OPEN => Message::LinkOpen(self.link_open()?),
+            LINK_ACK => Message::LinkAck(LinkId(self.take::<1>()?[0])),
+            CHALLENGE => Message::PathChallenge(*self.take::<8>()?),
+            RESPONSE => Message::PathResponse(*self.take::<8>()?),
+            CLOSE => Message::Close(self.take::<1>()?[0]),
+            PADDING => Message::Padding(std::mem::take(&mut self.rest).len()),
+            _ => return None,
+        })
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(head)
+    }
+
+    fn symbol_header(&mut self) -> Option<SymbolHeader> {
+        let b = self.take::<7>()?;
+        Some(SymbolHeader {
+            index: b[0],
+            group: GroupId(u32::from_le_bytes([b[1], b[2], b[3], b[4]])),
+            source_count: b[5],
+            repair_count: b[6],
+        })
+    }
+
+    fn link_open(&mut self) -> Option<LinkOpen<'a>> {
+        let b = self.take::<12>()?;
+        let (name, rest) = self.rest.split_at_checked(usize::from(b[11]))?;
+        if name.len() > WAN_NAME_BYTES_MAX {
+            return None;
+        }
+        self.rest = rest;
+        Some(LinkOpen {
+            link: LinkId(b[0]),
+            wan: WanId(b[1]),
+            backup: b[2] != 0,
+            rate_to_peer_kbit: u32::from_le_bytes([b[3], b[4], b[5], b[6]]),
+            rate_to_sender_kbit: u32::from_le_bytes([b[7], b[8], b[9], b[10]]),
+            name: std::str::from_utf8(name).ok()?,
+        })
+    }
+}
+
+/// Writes a plaintext: the send time, then messages.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut [u8],
+    used: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// Starts a plaintext at the beginning of `out`.
+    ///
+    /// # Panics
+    /// If `out` cannot hold the send time; buffers are ours.
+    pub fn new(out: &'a mut [u8], send_time_us: u32) -> Self {
+        out[..SEND_TIME_BYTES].copy_from_slice(&send_time_us.to_le_bytes());
+        Self {
+            out,
+            used: SEND_TIME_BYTES,
+        }
+    }
+
+    /// Bytes written so far.
+    pub const fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether nothing but the send time was written.
+    pub const fn is_empty(&self) -> bool {
+        self.used == SEND_TIME_BYTES
+    }
+
+    /// Appends a message; `false` and nothing written when it does not fit.
+    /// SYMBOL, REPAIR and PADDING must come last.
+    pub fn push(&mut self, message: &Message<'_>) -> bool {
+        let start = self.used;
+        if self.try_push(message).is_none() {
+            self.used = start;
+            return false;
+        }
+        true
+    }
+
+    fn try_push(&mut self, message: &Message<'_>) -> Option<()> {
+        match message {
+            Message::Symbol(header, body) => {
+                self.symbol_header(SYMBOL, header)?;
+                self.put(&u16::try_from(body.len()).ok()?.to_le_bytes())?;
+                self.put(body)
+            }
+            Message::Repair(header, symbol) => {
+                self.symbol_header(REPAIR, header)?;
+                self.put(symbol)
+            }
+            Message::Report(report) => {
+                self.put(&[REPORT])?;
+                self.used += report.emit(&mut self.out[self.used..])?;
+                Some(())
+            }
+            Message::Heartbeat => self.put(&[HEARTBEAT]),
+            Message::LinkOpen(open) => self.link_open(open),
+            Message::LinkAck(link) => self.put(&[LINK_ACK, link.0]),
+            Message::PathChallenge(token) => self.put(&[CHALLENGE]).and_then(|()| self.put(token)),
+            Message::PathResponse(token) => self.put(&[RESPONSE]).and_then(|()| self.put(token)),
+            Message::Close(reason) => self.put(&[CLOSE, *reason]),
+            Message::Padding(bytes) => {
+                self.put(&[PADDING])?;
+                self.out.get_mut(self.used..self.used + bytes)?.fill(0);
+                self.used += bytes;
+                Some(())
+            }
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.used + bytes.len();
+        self.out.get_mut(self.used..end)?.copy_from_slice(bytes);
+        self.used = end;
+        Some(())
+    }
+
+    fn symbol_header(&mut self, kind: u8, header: &SymbolHeader) -> Option<()> {
+        let group = header.group.0.to_le_bytes();
+        self.put(&[kind, header.index, group[0], group[1], group[2], group[3]])?;
+        self.put(&[header.source_count, header.repair_count])
+    }
+
+    fn link_open(&mut self, open: &LinkOpen<'_>) -> Option<()> {
+        let name = open.name.as_bytes();
+        self.put(&[LINK_OPEN, open.link.0, open.wan.0, u8::from(open.backup)])?;
+        self.put(&open.rate_to_peer_kbit.to_le_bytes())?;
+        self.put(&open.rate_to_sender_kbit.to_le_bytes())?;
+        self.put(&[u8::try_from(name.len()).ok()?])?;
+        self.put(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SymbolHeader {
+        SymbolHeader {
+            group: GroupId(0x0403_0201),
+            index: 5,
+            source_count: 0,
+            repair_count: 3,
+        }
+    }
+
+    fn emit(message: &Message<'_>) -> Vec<u8> {
+        let mut out = [0_u8; 200];
+        let mut writer = Writer::new(&mut out, 0x0d0c_0b0a);
+        assert!(writer.push(message));
+        let used = writer.len();
+        out[..used].to_vec()
+    }
+
+    fn golden() -> Vec<(Message<'static>, Vec<u8>)> {
+        let repair = SymbolHeader {
+            index: 2,
+            source_count: 10,
+            ..header()
+        };
+        let open = LinkOpen {
+            link: LinkId(1),
+            wan: WanId(2),
+            backup: true,
+            rate_to_peer_kbit: 1000,
+            rate_to_sender_kbit: 0x0101_0101,
+            name: "dsl",
+        };
+        vec![
+            (
+                Message::Symbol(header(), b"xy"),
+                vec![1, 5, 1, 2, 3, 4, 0, 3, 2, 0, b'x', b'y'],
+            ),
+            (
+                Message::Repair(repair, b"abcd"),
+                vec![2, 2, 1, 2, 3, 4, 10, 3, b'a', b'b', b'c', b'd'],
+            ),
+            (Message::Heartbeat, vec![4]),
+            (
+                Message::LinkOpen(open),
+                vec![5, 1, 2, 1, 0xe8, 3, 0, 0, 1, 1, 1, 1, 3, b'd', b's', b'l'],
+            ),
+            (Message::LinkAck(LinkId(7)), vec![6, 7]),
+            (
+                Message::PathChallenge(*b"12345678"),
+                b"\x0712345678".to_vec(),
+            ),
+            (
+                Message::PathResponse(*b"12345678"),
+                b"\x0812345678".to_vec(),
+            ),
+            (Message::Close(2), vec![9, 2]),
+            (Message::Padding(3), vec![10, 0, 0, 0]),
+        ]
+    }
+
+    #[test]
+    fn golden_bytes_both_ways() {
+        for (message, bytes) in golden() {
+            let plaintext = emit(&message);
+            assert_eq!(plaintext[..4], [0x0a, 0x0b, 0x0c, 0x0d]);
+            assert_eq!(plaintext[4..], bytes, "{message:?}");
+            let (time, mut messages) = parse(&plaintext).unwrap();
+            assert_eq!(time, 0x0d0c_0b0a);
+            assert_eq!(messages.next(), Some(Ok(message)));
+            assert_eq!(messages.next(), None);
+        }
+    }
+
+    #[test]
+    fn truncation_is_an_error_and_ends_the_walk() {
+        for (message, _) in golden() {
+            let plaintext = emit(&message);
+            for cut in 5..plaintext.len() {
+                let (_, mut messages) = parse(&plaintext[..cut]).unwrap();
+                match messages.next() {
+                    Some(Ok(Message::Padding(_) | Message::Repair(..))) => {} // any length is valid
+                    other => {
+                        assert_eq!(other, Some(Err(DropReason::BadFrame)), "{message:?} {cut}")
+                    }
+                }
+                assert_eq!(messages.next(), None);
+            }
+        }
+        assert_eq!(parse(&[1, 2, 3]).err(), Some(DropReason::BadFrame));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_written() {
+        let mut out = [0_u8; 12];
+        let mut writer = Writer::new(&mut out, 0);
+        assert!(!writer.push(&Message::PathChallenge([0; 8])));
+        assert_eq!(writer.len(), SEND_TIME_BYTES);
+        assert!(writer.push(&Message::LinkAck(LinkId(0))));
+        assert_eq!(writer.len(), SEND_TIME_BYTES + 2);
+    }
+
+    #[test]
+    fn several_messages_share_a_datagram() {
+        let mut out = [0_u8; 64];
+        let mut writer = Writer::new(&mut out, 1);
+        assert!(writer.push(&Message::Heartbeat));
+        assert!(writer.push(&Message::Symbol(header(), b"tail")));
+        let used = writer.len();
+        let (_, messages) = parse(&out[..used]).unwrap();
+        let all: Vec<_> = messages.map(Result::unwrap).collect();
+        assert_eq!(
+            all,
+            [Message::Heartbeat, Message::Symbol(header(), b"tail")]
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Links that die, come back, or die in one direction only, under full load.
+
+use chainlightning::sim::packet::Side;
+use chainlightning::sim::traffic::TcpConfig;
+
+use crate::common::*;
+
+const BOTH: [Side; 2] = [Side::Client, Side::Server];
+
+/// A TCP and a ping at full load, a link that is switched off for 3 s, and what was noticed.
+fn outage(link: usize, sides: &[Side], from: Side) {
+    let mut world = world_a(3, "");
+    settle(&mut world);
+    let flow = add_tcp(&mut world, from, TcpConfig::default());
+    let pings = add_ping(&mut world, from, ms(10), 1_000_000);
+    world.run_for(ms(12_000));
+    let before = describe(&mut world);
+    let died = millis(&world);
+    world.change(0, link, sides, "outage=on");
+    world.run_for(ms(3_000));
+    let without = describe(&mut world);
+    world.change(0, link, sides, "outage=off");
+    let back = millis(&world);
+    world.run_for(ms(5_000));
+    let rates = [100.0, 50.0, 20.0];
+    let gap = tcp(&world, flow).longest_gap(at(died), at(back));
+    let after_gap = tcp(&world, flow).longest_gap(at(back), at(back + 5_000));
+    let left = 170.0 - rates[link];
+    println!(
+        "link {link} {sides:?} from {from:?}: E before {:.3}, first s {:.3}, second s {:.3}, then {:.3}; back {:.3} {:.3} {:.3}; gap {gap:?} {after_gap:?} ping max {:?} {:?}",
+        efficiency(&world, flow, died - 2_000, died, 170.0),
+        efficiency(&world, flow, died, died + 1_000, left),
+        efficiency(&world, flow, died + 1_000, died + 2_000, left),
+        efficiency(&world, flow, died + 2_000, back, left),
+        efficiency(&world, flow, back, back + 1_000, 170.0),
+        efficiency(&world, flow, back + 1_000, back + 3_000, 170.0),
+        efficiency(&world, flow, back + 3_000, back + 5_000, 170.0),
+        ping(&world, pings).quantile(1.0, at(died), at(back)),
+        tcp(&world, flow).counters(),
+    );
+    finish(&mut world);
+    let lost = missing_inside(&mut world);
+    println!(
+        "lost inside {lost:?}\n{before}\n{without}\n{}{}",
+        describe(&mut world),
+        states(&world)
+    );
+    assert!(gap <= ms(300), "gap {gap:?}");
+    assert_eq!(lost, [0, 0]);
+}
+
+#[test]
+fn a_black_hole_in_link_0_is_a_short_gap() {
+    outage(0, &BOTH, Side::Client);
+}
+
+#[test]
+fn a_black_hole_in_link_1_is_a_short_gap() {
+    outage(1, &BOTH, Side::Client);
+}
+
+#[test]
+fn a_black_hole_in_link_2_is_a_short_gap() {
+    outage(2, &BOTH, Side::Client);
+}
+
+#[test]
+fn a_link_dead_towards_the_server_only_is_a_short_gap() {
+    outage(0, &[Side::Client], Side::Client);
+}
+
+#[test]
+fn a_link_dead_towards_the_client_only_is_a_short_gap() {
+    outage(0, &[Side::Server], Side::Client);
+}

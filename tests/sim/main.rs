@@ -1,0 +1,7 @@
+//! The whole tunnel in virtual time: scenarios from plans and seeds.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+mod failover;
+mod sessions;
+mod throughput;
