@@ -3,5 +3,6 @@
 
 mod common;
 mod failover;
+mod loss;
 mod sessions;
 mod throughput;
