@@ -68,6 +68,9 @@ pub(super) fn play(
         .map(|(name, _, spec, _)| Wan::new(name, spec))
         .collect();
     let mut lab = Topology::build(wans, &programs, directory)?;
+    let tunnel = Tunnel::start_and_wait(&lab, &programs, &TunnelSpec::default())?;
+    measure_idle(&lab, &mut report)?;
+    // From here on nothing but the tunnel's own datagrams may pass the links.
     let capture = Capture::start(
         lab.outside(),
         &lab.devices(),
@@ -76,8 +79,6 @@ pub(super) fn play(
             search.look(frame);
         },
     )?;
-    let tunnel = Tunnel::start_and_wait(&lab, &programs, &TunnelSpec::default())?;
-    measure_idle(&lab, &mut report)?;
     live(screen::head(&report.wans));
     let client = lab.client(0).clone();
     let loaded = PingConfig {

@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         case("daemon_leaves_nothing_behind", leaves_nothing_behind),
         case("daemon_stops_within_a_second", stops_within_a_second),
         case("daemon_reloads_on_hup", reloads_on_hup),
+        case("demo_shows_a_tunnel_at_work", demo_shows_a_tunnel_at_work),
     ]
 }
 
@@ -229,4 +230,34 @@ fn reloads_on_hup() -> Outcome {
         );
         Ok(())
     })
+}
+
+fn demo_shows_a_tunnel_at_work() -> Outcome {
+    let program = option_env!("CARGO_BIN_EXE_chainlightning").unwrap_or("chainlightning");
+    let output = std::process::Command::new(program)
+        .args(["demo", "--seconds", "12", "--json"])
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    check!(output.status.success(), "{}: {errors}", output.status);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    println!("{report:#}");
+    let number = |pointer: &str| {
+        report
+            .pointer(pointer)
+            .and_then(serde_json::Value::as_f64)
+            .unwrap_or(f64::NAN)
+    };
+    check!(
+        number("/tcp_resets") == 0.0 && number("/packets_with_plaintext") == 0.0,
+        "{report:#}"
+    );
+    check!(
+        report["ticks"]
+            .as_array()
+            .is_some_and(|ticks| ticks.len() == 12),
+        "{report:#}"
+    );
+    check!(number("/gain_over_best_link") > 1.0, "{report:#}");
+    check!(number("/stall_ms") < 500.0, "{report:#}");
+    Ok(())
 }
