@@ -149,6 +149,8 @@ impl Session {
             .frames
             .store(frame)
             .ok_or(DropReason::NoBuffer)?;
+        self.accepted.0 += 1;
+        self.accepted.1 += u64::from(bytes);
         if let Some(evicted) = self.egress.queue.enqueue(hash, bytes, stored, now) {
             self.egress.frames.give(evicted);
             self.drops.count(DropReason::QueueFull);

@@ -60,7 +60,13 @@ fn no_ping_is_lost_at_two_percent() {
     for id in ids {
         let ping = ping(&world, id);
         let quantile = |q| ping.quantile(q, at(0), at(100_000));
-        println!("{} p50 {:?} p99 {:?} max {:?}", ping.rtts().len(), quantile(0.5), quantile(0.99), quantile(1.0));
+        println!(
+            "{} p50 {:?} p99 {:?} max {:?}",
+            ping.rtts().len(),
+            quantile(0.5),
+            quantile(0.99),
+            quantile(1.0)
+        );
         assert_eq!(ping.rtts().len(), 500);
     }
     println!("{}", describe(&mut world));
@@ -92,7 +98,12 @@ fn jitter_is_hidden_from_a_tcp() {
     let from = millis(&world);
     world.run_for(ms(10_000));
     let e = efficiency(&world, flow, from, from + 10_000, 170.0);
-    println!("E {e:.3} {:?}\n{}{}", tcp(&world, flow).counters(), describe(&mut world), states(&world));
+    println!(
+        "E {e:.3} {:?}\n{}{}",
+        tcp(&world, flow).counters(),
+        describe(&mut world),
+        states(&world)
+    );
     let counts = world.counts(Side::Client);
     println!("{counts:?}");
     assert!(e >= 0.6, "{e}");
@@ -145,22 +156,39 @@ fn shares(mode: Mode) -> ([f64; 3], f64) {
     let after = [0, 1, 2].map(|link| world.carried(0, link)[0].1);
     let bytes = [0, 1, 2].map(|link| (after[link] - before[link]) as f64);
     let sum: f64 = bytes.iter().sum();
-    assert_eq!(cbr(&world, id).arrivals().len() as u64, cbr(&world, id).sent());
-    println!("{mode:?} {:?} {:.2}\n{}", bytes.map(|b| b / sum), sum / 5e6, describe(&mut world));
+    assert_eq!(
+        cbr(&world, id).arrivals().len() as u64,
+        cbr(&world, id).sent()
+    );
+    println!(
+        "{mode:?} {:?} {:.2}\n{}",
+        bytes.map(|b| b / sum),
+        sum / 5e6,
+        describe(&mut world)
+    );
     (bytes.map(|b| b / sum), sum / 5e6)
 }
 
 #[test]
 fn the_modes_spread_traffic_as_they_say() {
     let (balanced, total) = shares(Mode::Balanced);
-    assert!(balanced[0] > 0.9, "the fastest link has room for all: {balanced:?}");
+    assert!(
+        balanced[0] > 0.9,
+        "the fastest link has room for all: {balanced:?}"
+    );
     assert!(total < 1.3, "{total}");
     let (single, _) = shares(Mode::SingleBest);
     assert!(single[0] > 0.9, "{single:?}");
     let (turns, _) = shares(Mode::RoundRobin);
-    assert!(turns.iter().all(|share| (0.2..0.5).contains(share)), "{turns:?}");
+    assert!(
+        turns.iter().all(|share| (0.2..0.5).contains(share)),
+        "{turns:?}"
+    );
     let (weighted, _) = shares(Mode::Weighted);
-    assert!(weighted[0] < 0.9 && weighted[2] > 0.02 && weighted[0] > weighted[2], "{weighted:?}");
+    assert!(
+        weighted[0] < 0.9 && weighted[2] > 0.02 && weighted[0] > weighted[2],
+        "{weighted:?}"
+    );
     let (_, twice) = shares(Mode::Redundant);
     assert!((1.9..2.4).contains(&twice), "{twice}");
 }
