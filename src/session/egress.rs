@@ -71,7 +71,7 @@ struct Taken {
 /// State of the sending direction.
 #[derive(Debug)]
 pub struct Egress {
-    frames: FrameStore,
+    pub(super) frames: FrameStore,
     pub(super) queue: FlowQueue<Frame>,
     cutting: Option<Cutting>,
     /// Taken from the queue, but did not fit the last body.

@@ -45,7 +45,7 @@ pub enum Item {
 /// State of the receiving direction.
 #[derive(Debug)]
 pub struct Ingress {
-    frames: FrameStore,
+    pub(super) frames: FrameStore,
     pub(super) decoder: Decoder,
     assembler: Assembler,
     pub(super) reorder: reorder::Buffer<Item>,

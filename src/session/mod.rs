@@ -213,6 +213,10 @@ impl Session {
         self.epochs.install(keys, initiator, now, |id| {
             links.get(id.index()).map_or(0, |link| link.sent_next)
         });
+        // The peer is alive: links given up may be as well, and the keys want to be confirmed.
+        for link in &mut self.links {
+            link.sender.probe_soon();
+        }
     }
 
     /// Changes the behaviour of a running session.

@@ -5,4 +5,5 @@ mod common;
 mod failover;
 mod loss;
 mod sessions;
+mod storm;
 mod throughput;
