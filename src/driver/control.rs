@@ -15,8 +15,9 @@ use tokio::time::MissedTickBehavior;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
 use super::sockets::Sockets;
-use super::worker::{Command, Role as WorkerRole, Snapshot, Worker};
+use super::worker::{Behaviour, Command, Role as WorkerRole, Snapshot, Worker};
 use super::{RunError, convert};
+use crate::base::WanId;
 use crate::config::{self, Backend, Config};
 use crate::endpoint::{Client, Server};
 use crate::status::{self, Request};
@@ -106,6 +107,9 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
     };
     let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
     let work = move || -> Result<(), String> {
+        if let Err(error) = crate::sys::priority::raise() {
+            tracing::debug!(%error, "data thread keeps ordinary priority");
+        }
         let opened = Datapath::open(datapath_config).and_then(|mut datapath| {
             use std::os::fd::AsFd;
             datapath.add_tun(tun_queue.as_fd())?;
@@ -205,7 +209,7 @@ async fn serve(
             _ = terminate.recv() => return Ok((false, ())),
             _ = interrupt.recv() => return Ok((false, ())),
             _ = &mut handle.ended => return Ok((true, ())),
-            _ = hangup.recv() => reload(&mut config, &path, handle, &mut reporter),
+            _ = hangup.recv() => reload(&mut config, &path, &prepared.opened, handle, &mut reporter),
             _ = sample.tick() => {
                 if let Some(snapshot) = handle.snapshot() {
                     reporter.sample(&snapshot);
@@ -277,7 +281,13 @@ fn answer(line: &str, handle: &Handle, reporter: &mut Reporter) -> String {
 }
 
 /// Reads the configuration again. All of it is applied, or nothing.
-fn reload(config: &mut Config, path: &Path, handle: &Handle, reporter: &mut Reporter) {
+fn reload(
+    config: &mut Config,
+    path: &Path,
+    opened: &[WanId],
+    handle: &Handle,
+    reporter: &mut Reporter,
+) {
     let loaded = match Config::load(path, config.role) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -289,7 +299,18 @@ fn reload(config: &mut Config, path: &Path, handle: &Handle, reporter: &mut Repo
         tracing::warn!("{warning}");
     }
     let diff = config::diff(config, &loaded.config);
-    let restart: Vec<_> = diff.restart().map(ToString::to_string).collect();
+    let mut restart: Vec<_> = diff.restart().map(ToString::to_string).collect();
+    let off = |config: &Config| -> Vec<bool> {
+        config
+            .links
+            .wans
+            .iter()
+            .map(|wan| wan.role == config::WanRole::Off)
+            .collect()
+    };
+    if off(config) != off(&loaded.config) {
+        restart.push("links.wan.role to or from \"off\"".to_owned());
+    }
     if !restart.is_empty() {
         tracing::error!(
             keys = restart.join(", "),
@@ -300,14 +321,11 @@ fn reload(config: &mut Config, path: &Path, handle: &Handle, reporter: &mut Repo
     let changes: Vec<_> = diff.live().map(ToString::to_string).collect();
     *config = loaded.config;
     crate::logging::set_level(config.logging.level.filter());
-    let wans = convert::wans(config)
-        .into_iter()
-        .map(|(_, wan)| wan)
-        .collect();
-    handle.send(Command::Reconfigure(Box::new((
-        convert::session(config),
-        wans,
-    ))));
+    handle.send(Command::Reconfigure(Box::new(Behaviour {
+        session: convert::session(config),
+        wans: convert::opened_wans(config, opened),
+        allowed: config.peers.iter().map(convert::addresses).collect(),
+    })));
     reporter.reconfigure(config);
     tracing::info!(changes = changes.join(", "), "configuration reloaded");
 }

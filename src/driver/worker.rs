@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::sockets::Sockets;
 use crate::base::{DropReason, Instant};
-use crate::endpoint::{Client, Endpoint, EndpointStats, Event, PeerId, Server};
+use crate::endpoint::{AllowedAddresses, Client, Endpoint, EndpointStats, Event, PeerId, Server};
 use crate::session::RUN_BYTES_MAX;
 use crate::session::config::{SessionConfig, WanConfig};
 use crate::session::path::Origin;
@@ -29,12 +29,23 @@ const LISTENER_BATCH: usize = 64;
 /// Send slots left for the other direction, so that neither can starve the other.
 const SLOTS_RESERVED: usize = 8;
 
+/// What a reload may change.
+#[derive(Debug)]
+pub struct Behaviour {
+    /// Of the sessions.
+    pub session: SessionConfig,
+    /// The client's WANs in use.
+    pub wans: Vec<WanConfig>,
+    /// The server's peers: inner addresses, in configuration order.
+    pub allowed: Vec<AllowedAddresses>,
+}
+
 /// What the control thread asks of the data thread.
 pub enum Command {
     /// Say farewell and end.
     Stop,
     /// Use this behaviour from now on.
-    Reconfigure(Box<(SessionConfig, Vec<WanConfig>)>),
+    Reconfigure(Box<Behaviour>),
     /// Tell everything.
     Snapshot(SyncSender<Snapshot>),
 }
@@ -51,8 +62,6 @@ pub struct Snapshot {
     pub description: String,
     /// When it was taken.
     pub at: Instant,
-    /// Frames and bytes read from the TUN.
-    pub frames_in: (u64, u64),
     /// Own addresses of the links, by peer and link.
     pub sources: Vec<((PeerId, crate::base::LinkId), std::net::SocketAddr)>,
 }
@@ -88,10 +97,10 @@ impl Role {
         }
     }
 
-    fn reconfigure(&mut self, session: SessionConfig, wans: &[WanConfig], now: Instant) {
+    fn reconfigure(&mut self, new: Behaviour, now: Instant) {
         match self {
-            Self::Client(client) => client.reconfigure(session, wans, now),
-            Self::Server(server) => server.reconfigure(&session),
+            Self::Client(client) => client.reconfigure(new.session, &new.wans, now),
+            Self::Server(server) => server.reconfigure(&new.session, new.allowed),
         }
     }
 }
@@ -103,7 +112,6 @@ pub struct Worker {
     pub(super) sockets: Sockets,
     pub(super) clock: Clock,
     pub(super) commands: Receiver<Command>,
-    frames_in: (u64, u64),
 }
 
 impl Worker {
@@ -121,7 +129,6 @@ impl Worker {
             sockets,
             clock,
             commands,
-            frames_in: (0, 0),
         }
     }
 
@@ -150,7 +157,6 @@ impl Worker {
             endpoint: self.role.endpoint(),
             sockets: &mut self.sockets,
             clock: &self.clock,
-            frames_in: &mut self.frames_in,
         };
         self.datapath.turn(Some(due.min(longest)), &mut intake)
     }
@@ -223,8 +229,7 @@ impl Worker {
             match self.commands.try_recv() {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(Command::Reconfigure(new)) => {
-                    let (session, wans) = *new;
-                    self.role.reconfigure(session, &wans, self.clock.now());
+                    self.role.reconfigure(*new, self.clock.now());
                 }
                 Ok(Command::Snapshot(reply)) => {
                     let snapshot = self.snapshot();
@@ -244,7 +249,6 @@ impl Worker {
             tier: self.datapath.tier().name(),
             description: self.datapath.description().to_owned(),
             at,
-            frames_in: self.frames_in,
             sources: self.sockets.sources(),
         }
     }
@@ -297,13 +301,10 @@ struct Intake<'a> {
     endpoint: &'a mut dyn Endpoint,
     sockets: &'a mut Sockets,
     clock: &'a Clock,
-    frames_in: &'a mut (u64, u64),
 }
 
 impl Handler for Intake<'_> {
     fn on_frame(&mut self, frame: &mut [u8]) {
-        self.frames_in.0 += 1;
-        self.frames_in.1 += frame.len() as u64;
         self.endpoint.handle_frame(frame, self.clock.now());
     }
 

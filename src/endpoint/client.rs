@@ -344,6 +344,13 @@ impl Client {
     }
 }
 
+/// When the server's silence means that it may have forgotten us. New keys are news of it as well: without them the
+/// next handshake would begin before the first datagram under them is back, and so on for ever.
+fn silent_at(session: &Session) -> Instant {
+    let agreed = session.established_at().unwrap_or(Instant::ZERO);
+    session.last_received_at().max(agreed) + SILENCE
+}
+
 impl Endpoint for Client {
     fn handle_frame(&mut self, frame: &[u8], now: Instant) {
         let result = match &mut self.session {
@@ -376,7 +383,7 @@ impl Endpoint for Client {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(session) = &mut self.session {
             session.handle_timeout(now);
-            let silent = now.since(session.last_received_at()) >= SILENCE;
+            let silent = now >= silent_at(session);
             let rotate = now >= self.rotate_at || session.wants_rotation();
             let expired = session
                 .established_at()
@@ -448,7 +455,7 @@ impl Endpoint for Client {
             session
                 .poll_timeout(now)
                 .0
-                .min(session.last_received_at() + SILENCE)
+                .min(silent_at(session))
                 .min(self.rotate_at)
         });
         let hello = self

@@ -22,7 +22,7 @@ use crate::session::path::Origin;
 
 pub use client::{Client, ClientConfig};
 pub use prefix::Prefix;
-pub use server::{PeerConfig, Server, ServerConfig};
+pub use server::{AllowedAddresses, PeerConfig, Server, ServerConfig};
 pub use stats::EndpointStats;
 
 /// Number of a peer in the server's configuration; a client's only peer is 0.

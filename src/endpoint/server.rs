@@ -46,8 +46,15 @@ pub struct PeerConfig {
     /// Mixed into the handshake when there is one.
     pub preshared_key: Option<PresharedKey>,
     /// Inner addresses that are routed to it and accepted from it.
+    pub addresses: AllowedAddresses,
+}
+
+/// Inner addresses of one peer.
+#[derive(Clone, Debug, Default)]
+pub struct AllowedAddresses {
+    /// Prefixes, wide or not.
     pub allowed: Vec<Prefix>,
-    /// Those of `allowed` that are single addresses.
+    /// Those of them that are single addresses.
     pub hosts: Vec<IpAddr>,
 }
 
@@ -153,18 +160,12 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// A server that waits.
     pub fn new(mut config: ServerConfig, now: Instant) -> Self {
-        let mut routes = PeerTable::default();
         let mut keys = BTreeMap::new();
         let configs = std::mem::take(&mut config.peers);
         for (number, peer) in (0_u16..).zip(&configs) {
             keys.insert(peer.public_key, PeerId(number));
-            for &host in &peer.hosts {
-                routes.insert(Prefix::host(host), Some(host), PeerId(number));
-            }
-            for &prefix in &peer.allowed {
-                routes.insert(prefix, None, PeerId(number));
-            }
         }
+        let routes = route_table(configs.iter().map(|peer| &peer.addresses));
         let peers = configs
             .into_iter()
             .map(|config| Peer::new(config, now))
@@ -192,7 +193,11 @@ impl Server {
     }
 
     /// Applies a reloaded configuration to running and later sessions.
-    pub fn reconfigure(&mut self, session: &SessionConfig) {
+    pub fn reconfigure(&mut self, session: &SessionConfig, allowed: Vec<AllowedAddresses>) {
+        for (peer, addresses) in self.peers.iter_mut().zip(allowed) {
+            peer.config.addresses = addresses;
+        }
+        self.routes = route_table(self.peers.iter().map(|peer| &peer.config.addresses));
         self.config.session = session.clone();
         for peer in &mut self.peers {
             if let Some(running) = &mut peer.session {
@@ -419,6 +424,20 @@ impl Server {
     }
 }
 
+/// Who owns which inner address, in the order of the peers.
+fn route_table<'a>(peers: impl Iterator<Item = &'a AllowedAddresses>) -> PeerTable {
+    let mut routes = PeerTable::default();
+    for (number, addresses) in (0_u16..).zip(peers) {
+        for &host in &addresses.hosts {
+            routes.insert(Prefix::host(host), Some(host), PeerId(number));
+        }
+        for &prefix in &addresses.allowed {
+            routes.insert(prefix, None, PeerId(number));
+        }
+    }
+    routes
+}
+
 impl Peer {
     fn new(config: PeerConfig, now: Instant) -> Self {
         Self {
@@ -442,6 +461,7 @@ impl Peer {
             .and_then(|packet| inner_ip::parse(packet).ok())
             .is_some_and(|ip| {
                 self.config
+                    .addresses
                     .allowed
                     .iter()
                     .any(|prefix| prefix.contains(ip.src))

@@ -270,6 +270,12 @@ impl Liveness {
         }
     }
 
+    /// Makes probes of a link that is down frequent again; says whether it is down.
+    pub(super) fn probe_soon(&mut self) -> bool {
+        self.probe_interval = HEARTBEAT_DOWN_MIN;
+        self.state == State::Down
+    }
+
     /// When silence becomes suspicious: with another link that progresses, and without.
     fn suspect_times(&self, oldest: Instant, silence: &Silence) -> (Instant, Instant) {
         let quiet = (silence.report_interval * 2).max(Duration::from_millis(10));

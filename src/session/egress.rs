@@ -71,7 +71,7 @@ struct Taken {
 /// State of the sending direction.
 #[derive(Debug)]
 pub struct Egress {
-    frames: FrameStore,
+    pub(super) frames: FrameStore,
     pub(super) queue: FlowQueue<Frame>,
     cutting: Option<Cutting>,
     /// Taken from the queue, but did not fit the last body.
@@ -149,6 +149,8 @@ impl Session {
             .frames
             .store(frame)
             .ok_or(DropReason::NoBuffer)?;
+        self.accepted.0 += 1;
+        self.accepted.1 += u64::from(bytes);
         if let Some(evicted) = self.egress.queue.enqueue(hash, bytes, stored, now) {
             self.egress.frames.give(evicted);
             self.drops.count(DropReason::QueueFull);

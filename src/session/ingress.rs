@@ -45,7 +45,7 @@ pub enum Item {
 /// State of the receiving direction.
 #[derive(Debug)]
 pub struct Ingress {
-    frames: FrameStore,
+    pub(super) frames: FrameStore,
     pub(super) decoder: Decoder,
     assembler: Assembler,
     pub(super) reorder: reorder::Buffer<Item>,
@@ -152,7 +152,7 @@ impl Session {
             }
             Message::LinkOpen(open) => self.on_link_open(id, open, now),
             Message::LinkAck(link) if *link == id => {
-                self.links[id.index()].opening = Opening::Open;
+                self.links[id.index()].on_open_acknowledged();
                 Ok(())
             }
             Message::LinkAck(_) => Err(DropReason::BadFrame),
@@ -196,12 +196,13 @@ impl Session {
         }
         let link = &mut self.links[id.index()];
         link.pending.ack = true;
-        if link.opening == Opening::Open {
-            return Ok(());
+        if link.opening != Opening::Open {
+            link.opening = Opening::Open;
+            link.wan = open.wan;
         }
-        link.opening = Opening::Open;
-        link.wan = open.wan;
-        self.wans[open.wan.index()].describe(open, now);
+        // A client that was reloaded tells its ceilings and roles again; a link never changes its WAN.
+        let wan = link.wan;
+        self.wans[wan.index()].describe(open, now);
         Ok(())
     }
 

@@ -114,6 +114,8 @@ pub struct Session {
     last_received_at: Instant,
     drops: DropCounters,
     rescued_frames: u64,
+    /// Frames and bytes taken from the TUN, without virtio headers.
+    accepted: (u64, u64),
     /// Duplicates and sources at the start of the window that bounds the share of copies.
     copies_before: (u64, u64),
     hold: Duration,
@@ -185,6 +187,7 @@ impl Session {
             last_received_at: now,
             drops: DropCounters::default(),
             rescued_frames: 0,
+            accepted: (0, 0),
             copies_before: (0, 0),
             hold: crate::reorder::hold::HOLD_MAX,
             peer_hold: Duration::from_millis(50),
@@ -210,6 +213,10 @@ impl Session {
         self.epochs.install(keys, initiator, now, |id| {
             links.get(id.index()).map_or(0, |link| link.sent_next)
         });
+        // The peer is alive: links given up may be as well, and the keys want to be confirmed.
+        for link in &mut self.links {
+            link.sender.probe_soon();
+        }
     }
 
     /// Changes the behaviour of a running session.
@@ -225,11 +232,13 @@ impl Session {
 
     /// Changes what is known of a WAN (client, on reload).
     pub fn set_wan(&mut self, wan: &WanConfig, now: Instant) {
-        if let Some(known) = self.wans.get_mut(wan.id.index()) {
+        if let Some(known) = self.wans.get_mut(wan.id.index())
+            && known.config != *wan
+        {
             known.rate.set_ceiling(wan.rate_to_peer);
             known.config = wan.clone();
             for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
-                link.opening = Opening::Asking(now); // tells the peer
+                link.announce(now);
             }
         }
     }

@@ -15,11 +15,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::{Instant, Rng};
+use crate::wire::header::DATA_OVERHEAD_BYTES;
+use crate::wire::message::SEND_TIME_BYTES;
 
 /// Bytes sent for each byte received from an address that is not validated.
 const AMPLIFICATION_MAX: u64 = 3;
 /// Datagrams to one candidate.
 const CANDIDATE_DATAGRAMS_MAX: u32 = 16;
+/// Bytes of a datagram with a challenge and an acknowledgement of the link.
+pub const CHALLENGE_BYTES: usize = DATA_OVERHEAD_BYTES + SEND_TIME_BYTES + 9 + 2;
 /// Time between challenges.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -53,6 +57,15 @@ struct Candidate {
     sent_bytes: u64,
     sent_datagrams: u32,
     next_challenge: Instant,
+}
+
+impl Candidate {
+    /// Whether one more challenge keeps within what came from the address.
+    const fn may_send(&self) -> bool {
+        let allowed = self.received_bytes.saturating_mul(AMPLIFICATION_MAX);
+        self.sent_bytes + CHALLENGE_BYTES as u64 <= allowed
+            && self.sent_datagrams < CANDIDATE_DATAGRAMS_MAX
+    }
 }
 
 impl Path {
@@ -117,18 +130,14 @@ impl Path {
         }
     }
 
-    /// The challenge to send now, if one is due and `bytes` are allowed.
-    pub fn poll_challenge(&mut self, bytes: usize, now: Instant) -> Option<(Origin, [u8; 8])> {
+    /// The challenge to send now, if one is due and may be sent.
+    pub fn poll_challenge(&mut self, now: Instant) -> Option<(Origin, [u8; 8])> {
         let candidate = self.candidate.as_mut()?;
-        let allowed = candidate.received_bytes.saturating_mul(AMPLIFICATION_MAX);
-        if now < candidate.next_challenge
-            || candidate.sent_bytes + bytes as u64 > allowed
-            || candidate.sent_datagrams >= CANDIDATE_DATAGRAMS_MAX
-        {
+        if !candidate.may_send() || now < candidate.next_challenge {
             return None;
         }
         candidate.next_challenge = now + CHALLENGE_INTERVAL;
-        candidate.sent_bytes += bytes as u64;
+        candidate.sent_bytes += CHALLENGE_BYTES as u64;
         candidate.sent_datagrams += 1;
         Some((candidate.origin, candidate.token))
     }
@@ -146,7 +155,7 @@ impl Path {
     pub fn poll_timeout(&self) -> Instant {
         self.candidate
             .as_ref()
-            .filter(|c| c.sent_datagrams < CANDIDATE_DATAGRAMS_MAX)
+            .filter(|c| c.may_send())
             .map_or(Instant::FAR, |c| c.next_challenge)
     }
 }
@@ -168,7 +177,7 @@ mod tests {
         let (mut path, mut rng, now) = (Path::learned(), Rng::new(1), Instant::ZERO);
         path.on_datagram(origin(1), 1, 100, now, &mut rng);
         assert!(!path.is_validated());
-        let (to, token) = path.poll_challenge(60, now).unwrap();
+        let (to, token) = path.poll_challenge(now).unwrap();
         assert_eq!(Some(to), origin(1));
         assert!(!path.on_response([0; 8]));
         assert!(path.on_response(token) && path.is_validated());
@@ -178,7 +187,7 @@ mod tests {
             origin(1),
             "a candidate does not take over by itself"
         );
-        let (_, token) = path.poll_challenge(60, now).unwrap();
+        let (_, token) = path.poll_challenge(now).unwrap();
         assert!(path.on_response(token));
         assert_eq!(path.origin(), origin(2));
     }
@@ -189,11 +198,17 @@ mod tests {
         path.on_datagram(origin(1), 1, 50, Instant::ZERO, &mut rng);
         let mut sent = 0;
         for ms in 0..10_000 {
-            sent += path
-                .poll_challenge(60, Instant::from_millis(ms))
-                .map_or(0, |_| 60);
+            let now = Instant::from_millis(ms);
+            let due = path.poll_timeout() <= now;
+            let challenge = path.poll_challenge(now);
+            assert_eq!(
+                challenge.is_some(),
+                due,
+                "what is due is sent, or time stands still"
+            );
+            sent += challenge.map_or(0, |_| CHALLENGE_BYTES);
         }
-        assert_eq!(sent, 120);
+        assert_eq!(sent, 3 * CHALLENGE_BYTES);
     }
 
     #[test]
@@ -202,7 +217,7 @@ mod tests {
         path.on_datagram(origin(1), 9, 100, now, &mut rng);
         path.on_datagram(origin(66), 8, 100, now, &mut rng);
         assert_eq!(
-            path.poll_challenge(60, now).map(|(to, _)| Some(to)),
+            path.poll_challenge(now).map(|(to, _)| Some(to)),
             Some(origin(1))
         );
     }

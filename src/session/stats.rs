@@ -28,18 +28,37 @@ pub struct SessionStats {
     pub reorder: reorder::Counters,
     /// How long a hole is waited for.
     pub hold: Duration,
+    /// Frames and bytes taken from the TUN.
+    pub accepted: (u64, u64),
     /// Frames and bytes handed to the TUN.
     pub delivered: (u64, u64),
     /// Frames saved from broken superframes.
     pub rescued_frames: u64,
     /// Bytes waiting in the flow queue.
     pub queued_bytes: u64,
+    /// Memory in use.
+    pub held: Held,
     /// Part of the summed capacity in use.
     pub load: f64,
     /// Striping mode.
     pub mode: &'static str,
     /// Discards by reason.
     pub drops: DropCounters,
+}
+
+/// What a session keeps at a moment, as numbers of slots in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Frames from the TUN that are not sent yet.
+    pub frames_out: usize,
+    /// Frames for the TUN, whole or in parts.
+    pub frames_in: usize,
+    /// Symbols that are not acknowledged.
+    pub symbols_out: usize,
+    /// Symbols kept to recover others from.
+    pub symbols_in: usize,
+    /// Places taken in the reorder buffer.
+    pub reorder: usize,
 }
 
 /// Snapshot of one link.
@@ -112,9 +131,17 @@ impl Session {
             repair_count: self.planned_repairs(),
             reorder: self.ingress.reorder.counters().clone(),
             hold: self.hold,
+            accepted: self.accepted,
             delivered: self.ingress.delivered,
             rescued_frames: self.rescued_frames,
             queued_bytes: self.egress.queue.bytes(),
+            held: Held {
+                frames_out: self.egress.frames.used(),
+                frames_in: self.ingress.frames.used(),
+                symbols_out: self.egress.store.usage().0,
+                symbols_in: self.ingress.decoder.symbols_held(),
+                reorder: self.ingress.reorder.len(),
+            },
             load: self.load.value(),
             mode: self.config.mode.name(),
             drops: self.drops.clone(),

@@ -56,10 +56,9 @@ impl Session {
     }
 
     fn poll_challenge(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
-        const CHALLENGE_BYTES: usize = DATA_OVERHEAD_BYTES + 4 + 9 + 2;
         for index in 0..self.links.len() {
             let link = &mut self.links[index];
-            let Some((origin, token)) = link.path.poll_challenge(CHALLENGE_BYTES, now) else {
+            let Some((origin, token)) = link.path.poll_challenge(now) else {
                 continue;
             };
             let id = link.id;

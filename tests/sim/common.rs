@@ -113,6 +113,17 @@ pub fn reasons(drops: &DropCounters) -> Vec<(&'static str, u64)> {
 /// One line for each link and end, and the drops: for reading, and for failures.
 pub fn describe(world: &mut World) -> String {
     let mut text = String::new();
+    let now = world.now();
+    let (near, far) = (world.client(0).stats(now), world.server().stats(now));
+    for (name, stats) in [("client", near), ("server", far)] {
+        text += &format!(
+            "{name} handshakes {} dialing {} epoch {} drops {:?}\n",
+            stats.handshakes,
+            stats.peers[0].dialing,
+            stats.peers[0].epoch,
+            reasons(&stats.drops)
+        );
+    }
     let (near, far) = world.stats(0);
     for (name, stats) in [("client", near), ("server", far)] {
         let Some(stats) = stats else { continue };
@@ -134,7 +145,8 @@ pub fn describe(world: &mut World) -> String {
             );
         }
         text += &format!(
-            "{name} symbols {:?} decoder {:?}\n   reorder {:?} hold {:?} delivered {:?} queued {} load {:.2} drops {:?}\n",
+            "{name} held {:?} symbols {:?} decoder {:?}\n   reorder {:?} hold {:?} delivered {:?} queued {} load {:.2} drops {:?}\n",
+            stats.held,
             stats.symbols,
             stats.decoder,
             stats.reorder,

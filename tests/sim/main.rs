@@ -3,5 +3,7 @@
 
 mod common;
 mod failover;
+mod loss;
 mod sessions;
+mod storm;
 mod throughput;

@@ -263,6 +263,13 @@ impl<T: Copy> Sender<T> {
         self.counters.suspicions = self.liveness.flap_count();
     }
 
+    /// There is a sign of life of the peer: a link that is down is probed at once and as often as at first.
+    pub fn probe_soon(&mut self) {
+        if self.liveness.probe_soon() {
+            self.transmitted_at = Instant::ZERO;
+        }
+    }
+
     /// The path has changed (roaming, new route): the next delay sample is the new base.
     pub fn rebase(&mut self) {
         self.owd.rebase();

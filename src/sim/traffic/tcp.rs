@@ -116,8 +116,8 @@ impl Tcp {
     }
 
     /// What the sender did.
-    pub const fn counters(&self) -> &TcpCounters {
-        self.sender.counters()
+    pub const fn counters(&self) -> TcpCounters {
+        *self.sender.counters()
     }
 
     /// Congestion window in segments, smoothed RTT.
