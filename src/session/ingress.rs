@@ -91,7 +91,7 @@ impl Session {
             .ok_or(DropReason::UnknownIndex)?;
         let (number, plaintext) =
             self.epochs
-                .open(epoch, id, &header, datagram, link.largest_received)?;
+                .open(epoch, id, &header, datagram, link.largest_received, now)?;
         link.path
             .on_datagram(origin, number, bytes, now, &mut self.rng);
         let (sent_us, messages) = message::parse(plaintext)?;

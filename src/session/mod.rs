@@ -293,9 +293,17 @@ impl Session {
 
     /// Whether a key of the current epoch is near its limit of packets.
     pub fn wants_rotation(&self) -> bool {
-        self.epochs
-            .current()
-            .is_some_and(|keys| keys.links.iter().any(|link| link.seal.wants_rotation()))
+        self.epochs.current().is_some_and(EpochKeys::wants_rotation)
+    }
+
+    /// Whether there are keys in use or waiting to be confirmed. Without, the session is over.
+    pub const fn has_keys(&self) -> bool {
+        !self.epochs.is_empty()
+    }
+
+    /// Number of links.
+    pub fn link_count(&self) -> u8 {
+        u8::try_from(self.links.len()).unwrap_or(u8::MAX)
     }
 
     /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.
