@@ -9,8 +9,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Emulator, LabError, Launch, Netns, Process, netns};
+use super::{Emulator, LabError, Launch, Netns, Process, netns, wait_until};
 use crate::sys::Netdev;
 use crate::sys::netdev::{Feature, Mac, Prefix, Route};
 
@@ -109,6 +110,9 @@ impl Topology {
         let mut netdev = Netdev::open()?;
         for (index, wan) in wans.iter().enumerate() {
             connect_wan(&mut netdev, index + 1, wan, &clients[wan.client], &server)?;
+        }
+        for namespace in clients.iter().chain([&server, &outside]) {
+            wait_running(namespace)?;
         }
         let args = emulator_args(&wans);
         let emulator = Process::start("wanem", &programs.wanem, &args, &outside, &directory, true)?;
@@ -224,6 +228,26 @@ fn emulator_args(wans: &[Wan]) -> Vec<OsString> {
         args.push(format!("w{number}c:w{number}s {nat}{}", wan.spec).into());
     }
     args
+}
+
+/// Waits until every interface of `namespace` carries packets: the kernel connects virtual cables some time after both
+/// ends are up, and drops what is sent before.
+fn wait_running(namespace: &Netns) -> Result<(), LabError> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let running = || -> Result<bool, LabError> {
+        Ok(Netdev::open()?
+            .interfaces()?
+            .iter()
+            .all(|interface| interface.running || !interface.up))
+    };
+    let all = namespace.run(|| wait_until(LIMIT, || running().unwrap_or(false)))?;
+    let failure = || {
+        LabError::Program(format!(
+            "an interface in {} does not come up",
+            namespace.name()
+        ))
+    };
+    all.then_some(()).ok_or_else(failure)
 }
 
 fn configure_server() -> Result<(), LabError> {

@@ -3,8 +3,8 @@
 //! ```text
 //!            datagram from a new address           PATH_RESPONSE
 //!  (none) ───────────────────────────────► candidate ───────────► validated
-//!                                             ▲   │ CHALLENGE_TRIES without an answer
-//!                                             │   ▼
+//!                                             ▲
+//!                                             │
 //!                                      another address (only the newest packet number counts)
 //! ```
 //!
@@ -20,12 +20,12 @@ use crate::wire::message::SEND_TIME_BYTES;
 
 /// Bytes sent for each byte received from an address that is not validated.
 const AMPLIFICATION_MAX: u64 = 3;
-/// Datagrams to one candidate.
-const CANDIDATE_DATAGRAMS_MAX: u32 = 16;
 /// Bytes of a datagram with a challenge and an acknowledgement of the link.
 pub const CHALLENGE_BYTES: usize = DATA_OVERHEAD_BYTES + SEND_TIME_BYTES + 9 + 2;
-/// Time between challenges.
+/// Time between the first two challenges; it doubles up to the longest. They never end while datagrams come from the
+/// address: the way back to it may be dead for long, and there is no other.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+const CHALLENGE_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// Local port (as a listener number) and remote address of a link at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,8 @@ struct Candidate {
     token: [u8; 8],
     received_bytes: u64,
     sent_bytes: u64,
-    sent_datagrams: u32,
+    /// Until the next challenge.
+    interval: Duration,
     next_challenge: Instant,
 }
 
@@ -64,7 +65,6 @@ impl Candidate {
     const fn may_send(&self) -> bool {
         let allowed = self.received_bytes.saturating_mul(AMPLIFICATION_MAX);
         self.sent_bytes + CHALLENGE_BYTES as u64 <= allowed
-            && self.sent_datagrams < CANDIDATE_DATAGRAMS_MAX
     }
 }
 
@@ -124,7 +124,7 @@ impl Path {
                 token: rng.next_u64().to_le_bytes(),
                 received_bytes: bytes as u64,
                 sent_bytes: 0,
-                sent_datagrams: 0,
+                interval: CHALLENGE_INTERVAL,
                 next_challenge: now,
             });
         }
@@ -136,9 +136,9 @@ impl Path {
         if !candidate.may_send() || now < candidate.next_challenge {
             return None;
         }
-        candidate.next_challenge = now + CHALLENGE_INTERVAL;
+        candidate.next_challenge = now + candidate.interval;
+        candidate.interval = (candidate.interval * 2).min(CHALLENGE_INTERVAL_MAX);
         candidate.sent_bytes += CHALLENGE_BYTES as u64;
-        candidate.sent_datagrams += 1;
         Some((candidate.origin, candidate.token))
     }
 

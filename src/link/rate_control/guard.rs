@@ -37,7 +37,7 @@ const WINDOW_MAX: Duration = Duration::from_millis(300);
 /// Time between two calibrations against a standing queue.
 const CALIBRATION_PAUSE: Duration = Duration::from_millis(30);
 /// One calibration moves the capacity within these factors, and by this share of the difference.
-const STEP_DOWN: f64 = 0.75;
+pub(super) const STEP_DOWN: f64 = 0.75;
 const STEP_UP: f64 = 1.05;
 const SHARE: f64 = 0.4;
 /// A fall to less than this share marks a WAN whose capacity moves: it is probed more often for a while.

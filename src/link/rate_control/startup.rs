@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{APP_LIMITED, LEVEL, Phase, RateControl};
+use super::guard::STEP_DOWN;
+use super::meter::Measured;
+use super::{APP_LIMITED, LEVEL, Phase, QUEUE_HIGH, RateControl};
 use crate::base::Instant;
 
 /// Growth per round.
@@ -32,7 +34,12 @@ impl RateControl {
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
         let grows = round.grows(SLOPE);
-        let dropped = round.shortfall(self.usual_loss) > SHORTFALL && !grows;
+        let limited = !self.backlogged && round.sent() < APP_LIMITED * self.pacing();
+        if limited && (grows || queue) {
+            self.judge_limited(&round, span, now);
+            return;
+        }
+        let dropped = !limited && round.shortfall(self.usual_loss) > SHORTFALL && !grows;
         if grows && queue || dropped {
             self.set_capacity(round.received());
             self.quick_until = now + super::QUICK;
@@ -52,9 +59,20 @@ impl RateControl {
             return;
         }
         let came = round.received().min(round.sent());
-        let limited = round.sent() < APP_LIMITED * self.pacing();
         self.set_capacity(self.capacity.max(came));
         let gain = if limited { self.gain } else { GAIN };
         self.enter(Phase::Startup, gain, Instant::FAR, now);
+    }
+
+    /// A queue beside an application that sends less than we allow: perhaps the WAN carries no more than that, but a
+    /// few heartbeats that come late or not at all are no measure of what it carries.
+    fn judge_limited(&mut self, round: &Measured, span: Duration, now: Instant) {
+        if round.span < span * 2 || self.sight.queue_min < QUEUE_HIGH + self.sight.jitter {
+            return;
+        }
+        let received = round.received().min(round.sent());
+        self.set_capacity(received.max(self.capacity * STEP_DOWN));
+        self.schedule_probe(now);
+        self.start_drain(true, now);
     }
 }
