@@ -65,7 +65,13 @@ impl Server {
         };
         let fresh = self.is_first_contact(id, &payload);
         let disturbs = |waiting: &Waiting| !waiting.old && now < waiting.until;
-        if old && (!fresh || self.peers[id.index()].waiting.as_ref().is_some_and(disturbs)) {
+        if old
+            && (!fresh
+                || self.peers[id.index()]
+                    .waiting
+                    .as_ref()
+                    .is_some_and(disturbs))
+        {
             return Err(DropReason::HandshakeReplay);
         }
         let welcome = self.welcome(id, responder, fresh, old, now)?;
