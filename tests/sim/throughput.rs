@@ -7,7 +7,13 @@ use chainlightning::sim::world::{FlowId, World};
 use crate::common::*;
 
 /// A TCP over `world` with a ping beside it: prints what each second brought and gives E of the last `steady` ones.
-fn run(mut world: World, from: Side, config: TcpConfig, seconds: u64, steady: u64) -> (f64, World, FlowId, FlowId) {
+fn run(
+    mut world: World,
+    from: Side,
+    config: TcpConfig,
+    seconds: u64,
+    steady: u64,
+) -> (f64, World, FlowId, FlowId) {
     let flow = add_tcp(&mut world, from, config);
     let beside = add_ping(&mut world, from, ms(10), u64::MAX);
     let begin = millis(&world);
@@ -28,9 +34,22 @@ fn run(mut world: World, from: Side, config: TcpConfig, seconds: u64, steady: u6
         let links: Vec<String> = near
             .links
             .iter()
-            .map(|link| format!("{:.1} {} {:.1?}", link.capacity.as_mbps(), link.phase, link.queue))
+            .map(|link| {
+                format!(
+                    "{:.1} {} {:.1?}",
+                    link.capacity.as_mbps(),
+                    link.phase,
+                    link.queue
+                )
+            })
             .collect();
-        println!("{line} {links:?} queued {} hold {:.0?} load {:.2} aqm {:?}", near.queued_bytes, near.hold, near.load, reasons(&near.drops));
+        println!(
+            "{line} {links:?} queued {} hold {:.0?} load {:.2} aqm {:?}",
+            near.queued_bytes,
+            near.hold,
+            near.load,
+            reasons(&near.drops)
+        );
     }
     let end = millis(&world);
     let e = efficiency(&world, flow, end - steady * 1_000, end, 170.0);
@@ -44,9 +63,13 @@ fn one_tcp_fills_three_unequal_links_and_a_ping_beside_it_hardly_notices() {
     settle(&mut world);
     let idle = add_ping(&mut world, Side::Client, ms(10), 50);
     world.run_for(ms(1_000));
-    let idle = ping(&world, idle).quantile(0.99, at(0), at(100_000)).unwrap();
+    let idle = ping(&world, idle)
+        .quantile(0.99, at(0), at(100_000))
+        .unwrap();
     let (e, world, _, beside) = run(world, Side::Client, TcpConfig::default(), 25, 10);
-    let loaded = ping(&world, beside).quantile(0.99, at(0), at(100_000)).unwrap();
+    let loaded = ping(&world, beside)
+        .quantile(0.99, at(0), at(100_000))
+        .unwrap();
     println!("idle {idle:?} loaded {loaded:?}");
     assert!(e >= 0.75, "{e}");
     assert!(loaded <= idle + ms(20), "{loaded:?} {idle:?}");
@@ -75,7 +98,10 @@ fn congestion_is_told_by_marks_where_the_flow_understands_them() {
     let (e, world, flow, _) = run(world, Side::Client, config, 25, 10);
     assert!(e >= 0.75, "{e}");
     let counters = tcp(&world, flow).counters();
-    assert!(counters.marks > 0 && counters.retransmitted == 0, "{counters:?}");
+    assert!(
+        counters.marks > 0 && counters.retransmitted == 0,
+        "{counters:?}"
+    );
 }
 
 #[test]
@@ -84,6 +110,10 @@ fn two_percent_of_loss_costs_a_tcp_little() {
     settle(&mut world);
     let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
     finish(&mut world);
-    println!("{} missing {:?}", describe(&mut world), missing_inside(&mut world));
+    println!(
+        "{} missing {:?}",
+        describe(&mut world),
+        missing_inside(&mut world)
+    );
     assert!(e >= 0.55, "{e}");
 }
