@@ -11,14 +11,17 @@
 //! inner source address (endpoint).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::epochs::NUMBER_GAP;
-use super::link::Opening;
+use super::link::{Link, Opening};
 use super::path::Origin;
 use super::symbols::LossVerdict;
 use super::{Session, sender_config};
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, Instant, Lane, LinkId};
 use crate::fec::decoder::Decoder;
+use crate::link::owd::base_difference;
+use crate::link::receiver::low_micros;
 use crate::link::{Outcome, Sender};
 use crate::reorder::{self, hold};
 use crate::stream::assembler::{Assembler, PartialId, Progress};
@@ -109,8 +112,16 @@ impl Session {
         link.received.1 += 1;
         self.last_received_at = now;
         self.confirm_epoch(epoch, now);
+        // The report behind a heartbeat is its own link's; others come with those of all links that have news.
+        let (mut alone, mut told) = (false, false);
         for message in messages {
-            self.handle_message(id, &message?, now)?;
+            let message = message?;
+            alone |= matches!(message, Message::Heartbeat);
+            told |= !alone && matches!(message, Message::Report(_));
+            self.handle_message(id, &message, now)?;
+        }
+        if told {
+            self.told_at = self.told_at.max(now - self.lateness(sent_us, now));
         }
         Ok(())
     }
@@ -370,6 +381,15 @@ impl Session {
         );
         self.drops.count(DropReason::IncompleteFrame);
         self.rescued_frames += u64::from(saved);
+    }
+
+    /// How much later a datagram came than it would have by the fastest link: what it tells is as much older.
+    fn lateness(&self, sent_us: u32, now: Instant) -> Duration {
+        let owd = low_micros(now).wrapping_sub(sent_us).cast_signed();
+        let above = |link: &Link| base_difference(i64::from(owd), link.receiver.base_us());
+        let live = self.links.iter().filter(|link| link.received.1 > 0);
+        let most = live.map(above).max().unwrap_or(0);
+        Duration::from_micros(u64::try_from(most).unwrap_or(0))
     }
 
     /// What became of datagrams we sent.

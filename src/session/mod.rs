@@ -112,6 +112,10 @@ pub struct Session {
     /// Farewells still to be sent.
     closing: u8,
     last_received_at: Instant,
+    /// When the peer last told of all links it had news of, as if by the fastest link.
+    told_at: Instant,
+    /// How often the peer reports at present.
+    peer_interval: Duration,
     drops: DropCounters,
     rescued_frames: u64,
     /// Frames and bytes taken from the TUN, without virtio headers.
@@ -185,6 +189,8 @@ impl Session {
             close_told: false,
             closing: 0,
             last_received_at: now,
+            told_at: now,
+            peer_interval: reports::INTERVAL_MAX,
             drops: DropCounters::default(),
             rescued_frames: 0,
             accepted: (0, 0),
