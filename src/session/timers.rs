@@ -193,6 +193,9 @@ impl Session {
         };
         let can_report = self.links.iter().any(Link::is_open);
         for (index, link) in self.links.iter().enumerate() {
+            if !self.may_seal(link.id, now) {
+                continue; // what is due cannot be sent
+            }
             if link.is_reachable() {
                 let others_acked_at = self.others_acked_at(index);
                 consider(link.sender.poll_timeout(now, others_acked_at), Timer::Link);
