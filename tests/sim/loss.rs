@@ -24,21 +24,6 @@ fn steady(words: &str, seed: u64) -> (f64, World, chainlightning::sim::world::Fl
 }
 
 #[test]
-fn two_percent_of_loss_costs_a_tcp_little() {
-    let (clean, _, _) = steady("", 1);
-    let (lossy, mut world, flow) = steady("loss=2%", 1);
-    println!(
-        "E {clean:.3} clean, {lossy:.3} at 2 % loss, {:?}\n{}{}",
-        tcp(&world, flow).counters(),
-        describe(&mut world),
-        states(&world)
-    );
-    finish(&mut world);
-    println!("missing {:?}", missing_inside(&mut world));
-    assert!(lossy >= 0.6 * clean, "{lossy} {clean}");
-}
-
-#[test]
 fn bursts_of_loss_cost_a_tcp_little() {
     let (lossy, mut world, flow) = steady("gilbert=2%/8", 1);
     println!(
