@@ -369,6 +369,18 @@ impl Endpoint for Client {
         }
     }
 
+    fn on_path_limit(&mut self, peer: PeerId, bytes: usize) {
+        if let Some(session) = &mut self.session
+            && session.limit_datagrams(bytes)
+        {
+            let segment_bytes = session.segment_bytes();
+            self.events.push_back(Event::SegmentChanged {
+                peer,
+                segment_bytes,
+            });
+        }
+    }
+
     fn count_drop(&mut self, reason: DropReason, count: u64) {
         self.drops.count_many(reason, count);
     }

@@ -300,6 +300,19 @@ impl Endpoint for Server {
         }
     }
 
+    fn on_path_limit(&mut self, peer: PeerId, bytes: usize) {
+        let known = self.peers.get_mut(peer.index());
+        if let Some(session) = known.and_then(|peer| peer.session.as_mut())
+            && session.limit_datagrams(bytes)
+        {
+            let segment_bytes = session.segment_bytes();
+            self.events.push_back(Event::SegmentChanged {
+                peer,
+                segment_bytes,
+            });
+        }
+    }
+
     fn count_drop(&mut self, reason: DropReason, count: u64) {
         self.drops.count_many(reason, count);
     }

@@ -15,11 +15,13 @@ pub mod config;
 pub mod egress;
 pub mod epochs;
 pub mod ingress;
+pub mod limits;
 pub mod link;
 pub mod overhead;
 pub mod path;
 pub mod reports;
 pub mod schedule;
+mod size;
 pub mod stats;
 pub mod symbols;
 pub mod timers;
@@ -37,6 +39,7 @@ use config::{SessionConfig, WanConfig};
 use egress::Egress;
 use epochs::{EpochKeys, Epochs};
 use ingress::Ingress;
+use limits::Bucket;
 use link::{Link, Opening};
 use path::{Origin, Path};
 use reports::Reports;
@@ -47,8 +50,10 @@ use wan::Wan;
 pub use timers::Timer;
 pub use transmit::{RUN_BYTES_MAX, Transmit};
 
-/// Most outcomes of one report: the numbers its bitmap covers and those it makes lost.
-const OUTCOMES: usize = 4096;
+/// Most outcomes of one report: all that the log of a link remembers. Memory is touched only when used.
+const OUTCOMES: usize = 16_384;
+/// Most symbols that leave a dead link: those in its log and in its queues.
+const MOVED: usize = OUTCOMES + 2 * link::QUEUE_MAX;
 
 /// Who opened the session and what the handshake agreed on.
 #[derive(Clone, Debug)]
@@ -107,6 +112,8 @@ pub struct Session {
     /// Link states as last told by events.
     told_states: Vec<State>,
     changed_paths: VecDeque<LinkId>,
+    control_limit: Bucket,
+    steps_limit: Bucket,
     closed_by_peer: bool,
     close_told: bool,
     /// Farewells still to be sent.
@@ -149,8 +156,7 @@ impl Session {
             .datagram_bytes_max
             .max(overhead::DATAGRAM_BYTES_MIN);
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
-        let segment_bytes =
-            overhead::datagram_bytes(overhead::symbol_bytes_max(datagram_bytes_max)) as usize;
+        let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
         let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
             .map(|number| {
@@ -185,6 +191,8 @@ impl Session {
             candidates: Vec::with_capacity(LINKS_MAX),
             outcomes: Vec::with_capacity(OUTCOMES),
             changed_paths: VecDeque::with_capacity(LINKS_MAX),
+            control_limit: Bucket::for_control(usize::from(parameters.link_count), now),
+            steps_limit: Bucket::for_steps(now),
             closed_by_peer: false,
             close_told: false,
             closing: 0,
@@ -199,7 +207,7 @@ impl Session {
             peer_hold: Duration::from_millis(50),
             next_wan: 0,
             next_probe: 0,
-            moved: Vec::with_capacity(OUTCOMES),
+            moved: Vec::with_capacity(MOVED),
             datagram_bytes_max,
             body_bytes_max,
             segment_bytes,
