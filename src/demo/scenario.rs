@@ -175,7 +175,9 @@ fn run_connection(
     conclude(report, &flow.finish(), plan);
     report.ping_loaded = (&pinger.finish()).into();
     report.repairs = repairs_of(&tunnel.client_status(0)?).since(before);
-    report.note_search(&capture.finish()?);
+    let search = capture.finish()?;
+    report.packets_captured = search.frames;
+    report.packets_with_plaintext = search.found;
     Ok(())
 }
 
