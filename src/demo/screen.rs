@@ -33,10 +33,15 @@ pub(super) fn alone(report: &Report) -> String {
 
 /// The tunnel works.
 pub(super) fn up(report: &Report) -> String {
-    let PingSummary { p50_ms, .. } = report.ping_idle;
+    let milliseconds = |ping: PingSummary| format!("{:.1} ms", ping.p50_ms);
     format!(
-        "tunnel up with all links after {:.0} ms: {}, {}; ping {p50_ms:.1} ms\n",
-        report.up_after_ms, report.cipher, report.engine
+        "tunnel up with all links after {:.0} ms: {}, {}\nping through it: {}; over {} alone: {}\n",
+        report.up_after_ms,
+        report.cipher,
+        report.engine,
+        milliseconds(report.ping_idle),
+        report.best_link,
+        milliseconds(report.ping_direct)
     )
 }
 
