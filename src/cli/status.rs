@@ -211,7 +211,9 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
         out.push('\n');
         out.push_str(&links_table(&peer.links));
     }
-    for link in peer.links.iter().filter(|link| !link.cause.is_empty()) {
+    // A link that is up says why only to programs; people want to know about the others.
+    let to_explain = |link: &&LinkStatus| link.state != "up" && !link.cause.is_empty();
+    for link in peer.links.iter().filter(to_explain) {
         out.push_str(&cut(&format!(
             "! link {} {}: {}",
             link.id, link.state, link.cause

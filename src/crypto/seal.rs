@@ -52,10 +52,7 @@ pub struct SealKey {
 
 impl SealKey {
     pub(super) fn new(cipher: Cipher, key: &[u8; KEY_BYTES], iv: [u8; IV_BYTES]) -> Self {
-        let (rotate, stop) = match cipher {
-            Cipher::Aes256Gcm => (AES_ROTATE, AES_STOP),
-            Cipher::ChaCha20Poly1305 => (CHACHA_ROTATE, CHACHA_STOP),
-        };
+        let (rotate, stop) = seal_limits(cipher);
         Self {
             key: cipher.key(key),
             iv,
@@ -74,8 +71,7 @@ impl SealKey {
     /// # Panics
     /// If the datagram is shorter than header and tag or longer than the length field can name; sizes are ours.
     pub fn seal(&mut self, receiver_index: u32, datagram: &mut [u8]) -> Result<u64, KeyExhausted> {
-        let large = datagram.len() > SMALL_DATAGRAM_BYTES && self.cipher == Cipher::Aes256Gcm;
-        if !self.budget.spend(if large { LARGE_WEIGHT } else { 1 }) {
+        if !self.budget.spend(weight(datagram, self.cipher)) {
             return Err(KeyExhausted);
         }
         let packet_number = self.next;
@@ -122,12 +118,17 @@ impl SealKey {
 pub struct OpenKey {
     key: aead::LessSafeKey,
     iv: [u8; IV_BYTES],
+    cipher: Cipher,
     window: Window,
     forgeries: Budget,
+    /// What the peer has sealed under its key, as far as it came: only the initiator can ask for new keys, so it
+    /// watches both directions.
+    opened: Budget,
 }
 
 impl OpenKey {
     pub(super) fn new(cipher: Cipher, key: &[u8; KEY_BYTES], iv: [u8; IV_BYTES]) -> Self {
+        let (opened_rotate, opened_stop) = seal_limits(cipher);
         let (rotate, stop) = match cipher {
             Cipher::Aes256Gcm => (AES_FORGERIES_ROTATE, AES_FORGERIES_STOP),
             Cipher::ChaCha20Poly1305 => (CHACHA_FORGERIES_ROTATE, CHACHA_FORGERIES_STOP),
@@ -136,8 +137,10 @@ impl OpenKey {
         Self {
             key: cipher.key(key),
             iv,
+            cipher,
             window: Window::default(),
             forgeries,
+            opened: Budget::new(opened_rotate, opened_stop),
         }
     }
 
@@ -159,6 +162,7 @@ impl OpenKey {
             return Err(DropReason::EpochExpired);
         }
         self.window.check(header.packet_number)?;
+        let weight = weight(datagram, self.cipher);
         let (associated, rest) = datagram.split_at_mut(DATA_HEADER_BYTES);
         let (body, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
         // With the tag apart, the library does not move the plaintext once more.
@@ -173,6 +177,7 @@ impl OpenKey {
             return Err(DropReason::AuthFailed);
         };
         self.window.insert(header.packet_number)?;
+        self.opened.spend(weight);
         Ok(plaintext)
     }
 
@@ -186,9 +191,9 @@ impl OpenKey {
         self.forgeries.spent
     }
 
-    /// Whether so much was forged that a new epoch is wanted.
+    /// Whether so much was forged, or received, that a new epoch is wanted.
     pub const fn wants_rotation(&self) -> bool {
-        self.forgeries.wants_rotation()
+        self.forgeries.wants_rotation() || self.opened.wants_rotation()
     }
 
     /// Whether so much was forged that nothing is opened any more.
@@ -203,6 +208,23 @@ impl OpenKey {
 }
 
 debug_name_only!(SealKey, OpenKey);
+
+/// Budget of a sealing key: when to ask for a new one, and when to stop.
+const fn seal_limits(cipher: Cipher) -> (u64, u64) {
+    match cipher {
+        Cipher::Aes256Gcm => (AES_ROTATE, AES_STOP),
+        Cipher::ChaCha20Poly1305 => (CHACHA_ROTATE, CHACHA_STOP),
+    }
+}
+
+/// What sealing a datagram costs of the budget.
+fn weight(datagram: &[u8], cipher: Cipher) -> u64 {
+    if datagram.len() > SMALL_DATAGRAM_BYTES && cipher == Cipher::Aes256Gcm {
+        LARGE_WEIGHT
+    } else {
+        1
+    }
+}
 
 /// The key has sealed all it may: a new epoch is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,11 +1,17 @@
-//! What the demonstration measured, for people and for programs.
+//! What the demonstration measured, for people and for programs, and whether it is good enough.
+
+use std::time::Duration;
 
 use serde::Serialize;
+
+use super::plan::{WANS, Window};
+use crate::lab::traffic::PingReport;
+use crate::lab::traffic::tcp::SAMPLE;
 
 /// Version of the JSON document.
 const SCHEMA: u32 = 1;
 
-/// One WAN as it was emulated, in the direction of the connection.
+/// One WAN as it was emulated.
 #[derive(Clone, Debug, Serialize)]
 pub struct WanReport {
     /// Its name.
@@ -16,21 +22,32 @@ pub struct WanReport {
     pub character: &'static str,
 }
 
-/// One link's state in one second.
+/// One WAN in one second.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct LinkTick {
     /// State, in the daemon's words; empty when the daemon did not tell.
     pub state: String,
-    /// Rate sent over it.
+    /// Rate sent over it, all bytes of the datagrams.
     pub mbps: f64,
     /// Its part of all that was sent, 0 to 1.
     pub share: f64,
-    /// Median round-trip time.
+    /// Median round-trip time; zero while it is not known.
     pub rtt_p50_ms: f64,
     /// 99th percentile of the round-trip time.
     pub rtt_p99_ms: f64,
     /// Part of its datagrams that were lost, 0 to 1.
     pub loss_ratio: f64,
+}
+
+/// Lost symbols and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Repairs {
+    /// Recovered from repair symbols.
+    pub recovered_by_fec: u64,
+    /// Came by being sent again.
+    pub sent_again: u64,
+    /// Lost for good.
+    pub unrecoverable: u64,
 }
 
 /// One second.
@@ -42,9 +59,9 @@ pub struct Tick {
     pub links: Vec<LinkTick>,
     /// What the receiver of the TCP connection got in this second.
     pub goodput_mbps: f64,
-    /// Symbols repaired since the last second.
-    pub repaired: u64,
-    /// What happened at its start.
+    /// Repairs of this second.
+    pub repairs: Repairs,
+    /// What happened in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
 }
@@ -54,7 +71,7 @@ pub struct Tick {
 pub struct Phase {
     /// Which links.
     pub name: String,
-    /// From here, in seconds since the connection stood; the first moments of adaptation are left out.
+    /// From here, in seconds since the connection stood.
     pub from_s: f64,
     /// To here.
     pub to_s: f64,
@@ -77,82 +94,143 @@ pub struct PingSummary {
     pub p99_ms: f64,
 }
 
+impl From<&PingReport> for PingSummary {
+    fn from(report: &PingReport) -> Self {
+        Self {
+            sent: report.sent,
+            lost: report.lost(),
+            p50_ms: report.quantile(0.5).as_secs_f64() * 1e3,
+            p99_ms: report.quantile(0.99).as_secs_f64() * 1e3,
+        }
+    }
+}
+
 /// The whole result.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Version of this document.
     pub schema: u32,
+    /// How long the connection ran.
+    pub seconds: u64,
     /// The WANs.
     pub wans: Vec<WanReport>,
+    /// Name of the best WAN.
+    pub best_link: &'static str,
+    /// TCP goodput over the best WAN, without the tunnel.
+    pub best_link_mbps: f64,
+    /// Time from the start of the programs until every link worked.
+    pub up_after_ms: f64,
     /// Each second.
     pub ticks: Vec<Tick>,
-    /// All links, one dead, all again.
+    /// All links, the best one dead, all again.
     pub phases: Vec<Phase>,
-    /// Goodput with all links over the rate of the best one.
+    /// Goodput with all links over that of the best one alone.
     pub gain_over_best_link: f64,
-    /// Longest time in which the connection delivered nothing.
+    /// Longest time in which the connection delivered nothing, in steps of 10 ms.
     pub stall_ms: f64,
     /// When it began.
     pub stall_at_s: f64,
-    /// Symbols that FEC recovered.
-    pub recovered_by_fec: u64,
-    /// Symbols that were sent again.
-    pub sent_again: u64,
-    /// Symbols lost for good.
-    pub unrecoverable: u64,
+    /// What was lost on the links in the connection's direction.
+    pub repairs: Repairs,
     /// The best WAN without the tunnel, idle.
     pub ping_direct: PingSummary,
     /// Through the tunnel, idle.
     pub ping_idle: PingSummary,
-    /// Through the tunnel, under the connection's load, with the dead link.
+    /// Through the tunnel, beside the connection, the outage included.
     pub ping_loaded: PingSummary,
+    /// Median of `ping_idle` less that of `ping_direct`.
+    pub added_latency_ms: f64,
     /// Packets seen on the links.
     pub packets_captured: u64,
     /// Of these: with bytes of what went through the tunnel.
     pub packets_with_plaintext: u64,
+    /// The same search over the connection without the tunnel, which shows that it can find: packets seen.
+    pub control_packets: u64,
+    /// Of these: with bytes of the connection.
+    pub control_packets_with_plaintext: u64,
     /// Whether the connection was reset or gave up, as a count.
     pub tcp_resets: u32,
     /// Segments that the connection sent again.
     pub tcp_retransmits: u32,
-    /// Tier of the server's data path.
-    pub engine: String,
+    /// A byte arrived that was not sent.
+    pub corrupted: bool,
     /// AEAD in use.
     pub cipher: String,
+    /// Tier of the server's data path.
+    pub engine: String,
+    /// Why this tier.
+    pub engine_reason: String,
+    /// Promises that were not kept; empty when all is well.
+    pub failures: Vec<String>,
 }
 
 impl Report {
     /// A report of the current version, to be filled in.
-    pub(super) fn new(wans: Vec<WanReport>) -> Self {
+    pub(super) fn new(seconds: u64) -> Self {
+        let wans = WANS.map(|wan| WanReport {
+            name: wan.name,
+            rate_mbps: wan.rate_mbps,
+            character: wan.character,
+        });
         Self {
             schema: SCHEMA,
-            wans,
-            ticks: Vec::new(),
-            phases: Vec::new(),
-            gain_over_best_link: 0.0,
-            stall_ms: 0.0,
-            stall_at_s: 0.0,
-            recovered_by_fec: 0,
-            sent_again: 0,
-            unrecoverable: 0,
-            ping_direct: PingSummary::default(),
-            ping_idle: PingSummary::default(),
-            ping_loaded: PingSummary::default(),
-            packets_captured: 0,
-            packets_with_plaintext: 0,
-            tcp_resets: 0,
-            tcp_retransmits: 0,
-            engine: String::new(),
-            cipher: String::new(),
+            seconds,
+            wans: wans.into(),
+            best_link: WANS[super::plan::BEST].name,
+            ..Self::default()
         }
     }
 
-    /// Whether the tunnel kept its promises: the connection lived, all the time, and nobody could read along.
-    pub fn is_good(&self) -> bool {
-        let flowed = self.phases.iter().all(|phase| phase.goodput_mbps > 0.0);
-        flowed
-            && self.tcp_resets == 0
-            && self.packets_with_plaintext == 0
-            && self.packets_captured > 0
+    /// Fills in what follows from the rest, last of all.
+    pub(super) fn judge(&mut self) {
+        let steady = self.phases.first().map_or(0.0, |phase| phase.goodput_mbps);
+        if self.best_link_mbps > 0.0 {
+            self.gain_over_best_link = steady / self.best_link_mbps;
+        }
+        self.added_latency_ms = self.ping_idle.p50_ms - self.ping_direct.p50_ms;
+        self.failures = self.broken_promises(steady);
+    }
+
+    fn broken_promises(&self, steady: f64) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut promise = |kept: bool, text: String| {
+            if !kept {
+                broken.push(text);
+            }
+        };
+        promise(
+            steady > self.best_link_mbps && self.best_link_mbps > 0.0,
+            format!(
+                "goodput of {steady:.1} Mbit/s does not beat {} alone, {:.1} Mbit/s",
+                self.best_link, self.best_link_mbps
+            ),
+        );
+        promise(
+            self.tcp_resets == 0,
+            "the connection was reset or gave up".into(),
+        );
+        for phase in &self.phases {
+            promise(
+                phase.goodput_mbps > 0.0,
+                format!("nothing was delivered {}", phase.name),
+            );
+        }
+        promise(
+            !self.corrupted,
+            "bytes arrived that had not been sent".into(),
+        );
+        promise(
+            self.packets_with_plaintext == 0,
+            format!(
+                "{} packets on the links were readable",
+                self.packets_with_plaintext
+            ),
+        );
+        promise(
+            self.packets_captured > 0 && self.control_packets_with_plaintext > 0,
+            "the search for plaintext saw nothing, so it proves nothing".into(),
+        );
+        broken
     }
 
     /// One JSON document.
@@ -160,5 +238,105 @@ impl Report {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
+    }
+}
+
+/// The longest run of samples without a byte inside of `window`: its start and its length. Samples that are missing
+/// at the end count as empty; what was before the first byte does not.
+pub(super) fn longest_stall(samples: &[u64], (from, to): Window) -> Window {
+    let index = |at: Duration| usize::try_from(at.as_nanos() / SAMPLE.as_nanos()).unwrap_or(0);
+    let begun = samples
+        .iter()
+        .position(|&bytes| bytes > 0)
+        .unwrap_or(samples.len());
+    let first = index(from).max(begun);
+    let (mut start, mut longest) = (first, (0, 0));
+    for at in first..index(to) {
+        if samples.get(at).is_some_and(|&bytes| bytes > 0) {
+            start = at + 1;
+        } else if at + 1 - start > longest.1 {
+            longest = (start, at + 1 - start);
+        }
+    }
+    let time = |count: usize| SAMPLE * u32::try_from(count).unwrap_or(u32::MAX);
+    (time(longest.0), time(longest.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Report {
+        let mut report = Report::new(20);
+        report.best_link_mbps = 94.0;
+        for name in ["with all links", "without fiber", "with fiber back"] {
+            report.phases.push(Phase {
+                name: name.into(),
+                from_s: 0.0,
+                to_s: 1.0,
+                goodput_mbps: 141.0,
+                links_mbps: 180.0,
+            });
+        }
+        (report.packets_captured, report.control_packets) = (100, 10);
+        report.control_packets_with_plaintext = 9;
+        report
+    }
+
+    #[test]
+    fn a_good_run_has_no_failures_and_its_gain_is_against_what_was_measured() {
+        let mut report = good();
+        report.judge();
+        assert_eq!(report.failures, Vec::<String>::new());
+        assert!((report.gain_over_best_link - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_broken_promise_is_named_alone() {
+        type Break = fn(&mut Report);
+        let cases: [(&str, Break); 7] = [
+            ("does not beat fiber alone, 150.0", |report| {
+                report.best_link_mbps = 150.0;
+            }),
+            ("does not beat fiber alone, 0.0", |report| {
+                report.best_link_mbps = 0.0;
+            }),
+            ("reset", |report| report.tcp_resets = 1),
+            ("delivered without fiber", |report| {
+                report.phases[1].goodput_mbps = 0.0;
+            }),
+            ("had not been sent", |report| report.corrupted = true),
+            ("3 packets on the links were readable", |report| {
+                report.packets_with_plaintext = 3;
+            }),
+            ("proves nothing", |report| {
+                report.control_packets_with_plaintext = 0;
+            }),
+        ];
+        for (words, breaks) in cases {
+            let mut report = good();
+            breaks(&mut report);
+            report.judge();
+            assert_eq!(report.failures.len(), 1, "{words}: {:?}", report.failures);
+            assert!(report.failures[0].contains(words), "{:?}", report.failures);
+            let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+            assert_eq!(json["failures"][0], report.failures[0].as_str());
+        }
+    }
+
+    #[test]
+    fn the_longest_run_of_empty_samples_is_the_stall() {
+        let ms = Duration::from_millis;
+        let all = (ms(0), ms(100));
+        let stall = |samples: &[u64], window| longest_stall(samples, window);
+        assert_eq!(
+            stall(&[0, 0, 0, 5, 0, 0, 7, 0, 8, 9], all),
+            (ms(40), ms(20))
+        );
+        // A connection that stops for good stalls until the end, and one outside of the window does not count.
+        assert_eq!(stall(&[5, 0, 0, 7], all), (ms(40), ms(60)));
+        assert_eq!(stall(&[5, 0, 0, 7], (ms(0), ms(40))), (ms(10), ms(20)));
+        assert_eq!(stall(&[5, 5, 0, 0], (ms(0), ms(20))), (ms(0), ms(0)));
+        assert_eq!(stall(&[], (ms(0), ms(50))).1, ms(50));
     }
 }

@@ -1,118 +1,59 @@
-//! What happens when: the lab, one TCP connection, the biggest link dead at 40 % of the time and back at 65 %.
+//! The demonstration from its first namespace to its last figure.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::report::{LinkTick, Phase, PingSummary, Report, Tick, WanReport};
+use super::plan::{BEST, Plan, WANS, sum_mbps};
+use super::report::{Phase, PingSummary, Report, longest_stall};
 use super::screen;
-use crate::base::Rate;
+use super::watch::{Watch, repairs_of};
+use crate::base::Instant;
 use crate::lab::traffic::capture::{Capture, PlaintextSearch};
-use crate::lab::traffic::ping::{PingConfig, PingReport, Pinger};
+use crate::lab::traffic::ping::{PingConfig, Pinger, ping};
 use crate::lab::traffic::{BulkConfig, BulkFlow, BulkReport};
 use crate::lab::tunnel::{INNER_SERVER_V4, inner_client_v4};
-use crate::lab::{LabError, Launch, Programs, Topology, Tunnel, TunnelSpec, Wan, pause};
+use crate::lab::{
+    LabError, Launch, Programs, Topology, Tunnel, TunnelSpec, Wan, pause, wait_until,
+};
 use crate::status::Status;
+use crate::sys::Clock;
 
-/// Name, rate towards the client, specification, and what people are told.
-const WANS: [(&str, f64, &str, &str); 3] = [
-    (
-        "fiber",
-        100.0,
-        "both delay=5ms down rate=100mbit up rate=50mbit",
-        "5 ms each way",
-    ),
-    (
-        "starlink",
-        60.0,
-        "both delay=25ms jitter=8ms loss=0.5% handover=15s/60ms-135ms@7s down rate=60mbit up rate=10mbit",
-        "25 ms each way, jitter 8 ms, loss 0.5 %, silences of 60 to 135 ms",
-    ),
-    (
-        "dsl",
-        20.0,
-        "both delay=15ms down rate=20mbit up rate=5mbit",
-        "15 ms each way",
-    ),
-];
-/// The link that dies: the biggest.
-const VICTIM: usize = 0;
-/// When it dies and returns, as parts of the whole time.
-const DIES_AT: f64 = 0.40;
-const RETURNS_AT: f64 = 0.65;
-/// Left out of each phase: TCP's start and its growth after a link's return, and the death itself, which the stall
-/// tells about.
-const SETTLE: Duration = Duration::from_secs(2);
-const SETTLE_AFTER_DEATH: Duration = Duration::from_millis(500);
-/// Pings of the idle measurements.
+/// How long TCP runs over the best WAN alone, and from when on it counts: it has found its rate by then.
+const ALONE: Duration = Duration::from_secs(3);
+const ALONE_SETTLED: Duration = Duration::from_secs(1);
+/// Pings of each idle measurement: one second.
 const IDLE_PINGS: usize = 50;
+const IDLE_PING_EVERY: Duration = Duration::from_millis(20);
+/// Pings beside the connection: enough for a 99th percentile, too few to matter.
+const LOADED_PING_EVERY: Duration = Duration::from_millis(50);
+/// How long the links of a tunnel that carries packets may take to be up on both sides.
+const LINKS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Plays the whole scenario; `live` gets what a spectator should see.
 ///
 /// # Errors
 /// The lab cannot be built, or a program does not do its part.
 pub(super) fn play(
-    seconds: u64,
+    plan: Plan,
     directory: PathBuf,
     live: impl Fn(String),
 ) -> Result<Report, LabError> {
-    let reports = WANS.map(|(name, rate_mbps, _, character)| WanReport {
-        name,
-        rate_mbps,
-        character,
-    });
-    let mut report = Report::new(reports.into());
-    live(screen::introduction(seconds, &report.wans));
+    let mut report = Report::new(plan.seconds);
+    live(screen::introduction(&report));
     let programs = programs()?;
     let wans = WANS
         .iter()
-        .map(|(name, _, spec, _)| Wan::new(name, spec))
+        .map(|wan| Wan::new(wan.name, wan.spec))
         .collect();
     let mut lab = Topology::build(wans, &programs, directory)?;
-    let capture = Capture::start(
-        lab.outside(),
-        &lab.devices(),
-        PlaintextSearch::default(),
-        |search, _, frame| {
-            search.look(frame);
-        },
-    )?;
-    let tunnel = Tunnel::start_and_wait(&lab, &programs, &TunnelSpec::default())?;
+    measure_alone(&lab, &mut report)?;
+    live(screen::alone(&report));
+    let tunnel = start_tunnel(&lab, &programs, &mut report)?;
     measure_idle(&lab, &mut report)?;
-    live(screen::head(&report.wans));
-    let client = lab.client(0).clone();
-    let loaded = PingConfig {
-        interval: Duration::from_millis(50),
-        ..PingConfig::new(&client, INNER_SERVER_V4, None)
-    };
-    let pinger = Pinger::start(loaded)?;
-    let flow = BulkFlow::start(&BulkConfig {
-        from: lab.server().clone(),
-        to: client,
-        target: (inner_client_v4(0), 0).into(),
-        congestion: "cubic",
-        verify: false,
-    })?;
-    let mut run = Run {
-        tunnel: &tunnel,
-        flow,
-        delivered: 0,
-        repaired: 0,
-        report: &mut report,
-    };
-    let total = Duration::from_secs(seconds);
-    let events = [
-        (total.mul_f64(DIES_AT), true),
-        (total.mul_f64(RETURNS_AT), false),
-    ];
-    run.watch(seconds, &mut lab, events, &live)?;
-    let flow = run.flow.finish();
-    let ended = [total.mul_f64(DIES_AT), total.mul_f64(RETURNS_AT), total];
-    conclude(&mut report, &flow, ended);
-    report.ping_loaded = summary(&pinger.finish());
-    account(&tunnel, &mut report)?;
-    drop(tunnel);
-    let search = capture.finish()?;
-    (report.packets_captured, report.packets_with_plaintext) = (search.frames, search.found);
+    live(screen::up(&report));
+    live(screen::head());
+    run_connection(&mut lab, &tunnel, plan, &mut report, &live)?;
+    report.judge();
     Ok(report)
 }
 
@@ -125,179 +66,202 @@ fn programs() -> Result<Programs, LabError> {
     })
 }
 
-/// Fills in what the daemons tell at the end.
-fn account(tunnel: &Tunnel, report: &mut Report) -> Result<(), LabError> {
-    let client = tunnel.client_status(0)?;
-    for fec in client.peers.iter().map(|peer| &peer.fec) {
-        report.recovered_by_fec += fec.recovered;
-        report.sent_again += fec.retransmitted;
-        report.unrecoverable += fec.unrecoverable;
+fn search_links(lab: &Topology) -> Result<Capture<PlaintextSearch>, LabError> {
+    let search = PlaintextSearch::default();
+    Capture::start(lab.outside(), &lab.devices(), search, |search, _, frame| {
+        search.look(frame);
+    })
+}
+
+/// One connection from the server to the client at `target`.
+fn start_flow(lab: &Topology, target: std::net::Ipv4Addr) -> Result<BulkFlow, LabError> {
+    BulkFlow::start(&BulkConfig {
+        from: lab.server().clone(),
+        to: lab.client(0).clone(),
+        target: (target, 0).into(),
+        congestion: "cubic",
+        verify: true,
+    })
+}
+
+/// TCP over the best WAN before there is a tunnel. It is readable on the link, which shows that the search works.
+fn measure_alone(lab: &Topology, report: &mut Report) -> Result<(), LabError> {
+    let capture = search_links(lab)?;
+    let flow = start_flow(lab, Topology::client_v4(BEST + 1))?;
+    pause(ALONE.saturating_sub(flow.elapsed()));
+    let flow = flow.finish();
+    if let Some(error) = flow.error {
+        let name = WANS[BEST].name;
+        return Err(LabError::Program(format!("TCP over {name} alone: {error}")));
     }
-    let server = tunnel.server_status()?;
-    report.cipher = server
-        .peers
-        .first()
-        .map(|peer| peer.cipher.clone())
-        .unwrap_or_default();
-    report.engine = server.engine.tier;
+    report.best_link_mbps = flow.goodput(ALONE_SETTLED, ALONE).as_mbps();
+    let search = capture.finish()?;
+    report.control_packets = search.frames;
+    report.control_packets_with_plaintext = search.found;
     Ok(())
+}
+
+/// Starts both programs and waits until every link is up on both sides.
+fn start_tunnel(
+    lab: &Topology,
+    programs: &Programs,
+    report: &mut Report,
+) -> Result<Tunnel, LabError> {
+    let clock = Clock::start();
+    let tunnel = Tunnel::start_and_wait(lab, programs, &TunnelSpec::default())?;
+    let up = wait_until(LINKS_LIMIT, || {
+        let both = [tunnel.server_status(), tunnel.client_status(0)];
+        both.iter()
+            .all(|status| status.as_ref().is_ok_and(all_links_up))
+    });
+    if !up {
+        return Err(LabError::Program(format!(
+            "not every link came up within {} s\n{}",
+            LINKS_LIMIT.as_secs(),
+            tunnel.logs()
+        )));
+    }
+    report.up_after_ms = clock.now().since(Instant::ZERO).as_secs_f64() * 1e3;
+    let mut status = tunnel.server_status()?;
+    let peer = status.peers.drain(..).next();
+    report.cipher = peer.map(|peer| peer.cipher).unwrap_or_default();
+    report.engine = status.engine.tier;
+    report.engine_reason = status.engine.reason;
+    Ok(tunnel)
+}
+
+fn all_links_up(status: &Status) -> bool {
+    status.peers.first().is_some_and(|peer| {
+        peer.state == "up"
+            && peer.links.len() >= WANS.len()
+            && peer.links.iter().all(|link| link.state == "up")
+    })
 }
 
 /// Round-trip times with nothing else on the way: over the best WAN alone, and through the tunnel.
+///
+/// One after the other: every ICMP socket of a namespace hears all answers, so that two pingers at once would take
+/// each other's.
 fn measure_idle(lab: &Topology, report: &mut Report) -> Result<(), LabError> {
-    let client = lab.client(0);
-    let start = |target| {
-        let config = PingConfig::new(client, target, Some(IDLE_PINGS));
-        Pinger::start(PingConfig {
-            interval: Duration::from_millis(20),
+    let measure = |target| {
+        let config = PingConfig::new(lab.client(0), target, Some(IDLE_PINGS));
+        let config = PingConfig {
+            interval: IDLE_PING_EVERY,
             ..config
-        })
+        };
+        ping(config).map(|answers| PingSummary::from(&answers))
     };
-    let direct = start(Topology::gateway_v4(VICTIM + 1))?;
-    let tunnel = start(INNER_SERVER_V4)?;
-    report.ping_direct = summary(&direct.finish());
-    report.ping_idle = summary(&tunnel.finish());
+    report.ping_direct = measure(Topology::gateway_v4(BEST + 1))?;
+    report.ping_idle = measure(INNER_SERVER_V4)?;
     Ok(())
 }
 
-/// The connection while it runs.
-struct Run<'a> {
-    tunnel: &'a Tunnel,
-    flow: BulkFlow,
-    /// Bytes at the last look.
-    delivered: u64,
-    /// Symbols repaired at the last look.
-    repaired: u64,
-    report: &'a mut Report,
-}
-
-impl Run<'_> {
-    /// Looks once a second, and lets the events happen in between at their own instants.
-    fn watch(
-        &mut self,
-        seconds: u64,
-        lab: &mut Topology,
-        events: [(Duration, bool); 2],
-        live: &impl Fn(String),
-    ) -> Result<(), LabError> {
-        let mut events = events.into_iter().peekable();
-        for second in 1..=seconds {
-            let mut happened = None;
-            let end = Duration::from_secs(second);
-            while let Some((at, dies)) = events.next_if(|(at, _)| *at < end) {
-                pause(at.saturating_sub(self.flow.elapsed()));
-                let number = VICTIM + 1;
-                let switch = if dies { "outage" } else { "outage=off" };
-                lab.emulator().command(&format!("{number} both {switch}"))?;
-                let what = if dies {
-                    "swallows every packet from here on"
-                } else {
-                    "works again"
-                };
-                happened = Some(format!(
-                    "{} {what} ({:.1} s)",
-                    WANS[VICTIM].0,
-                    at.as_secs_f64()
-                ));
-            }
-            pause(end.saturating_sub(self.flow.elapsed()));
-            let tick = self.look(second, happened);
-            live(screen::row(&tick));
-            self.report.ticks.push(tick);
-        }
-        Ok(())
-    }
-
-    fn look(&mut self, second: u64, event: Option<String>) -> Tick {
-        let delivered = self.flow.delivered();
-        let bytes = delivered - std::mem::replace(&mut self.delivered, delivered);
-        let repaired = self
-            .tunnel
-            .client_status(0)
-            .map_or(self.repaired, |status| {
-                status
-                    .peers
-                    .iter()
-                    .map(|peer| peer.fec.recovered + peer.fec.retransmitted)
-                    .sum()
-            });
-        let new = repaired.saturating_sub(std::mem::replace(&mut self.repaired, repaired));
-        let goodput_mbps = Rate::from_bytes_over(bytes, Duration::from_secs(1)).as_mbps();
-        // A daemon that is too busy to answer in time leaves a gap in the table, not an end of the demonstration.
-        let links = self
-            .tunnel
-            .server_status()
-            .map(|status| links_of(&status))
-            .unwrap_or_default();
-        let links = if links.is_empty() {
-            vec![LinkTick::default(); WANS.len()]
-        } else {
-            links
-        };
-        Tick {
-            second,
-            links,
-            goodput_mbps,
-            repaired: new,
-            event,
-        }
-    }
-}
-
-/// The server's view of each WAN, its links taken together: the connection flows from the server to the client.
-fn links_of(status: &Status) -> Vec<LinkTick> {
-    let wan_tick = |wan: usize| {
-        let links = status.peers.iter().flat_map(|peer| &peer.links);
-        let mut tick = LinkTick::default();
-        for link in links.filter(|link| usize::from(link.wan) == wan) {
-            if tick.state != "up" {
-                tick.state.clone_from(&link.state);
-            }
-            tick.mbps += link.tx_mbps;
-            tick.share += link.share;
-            tick.rtt_p50_ms = tick.rtt_p50_ms.max(link.rtt_ms.p50);
-            tick.rtt_p99_ms = tick.rtt_p99_ms.max(link.rtt_ms.p99);
-            tick.loss_ratio = tick.loss_ratio.max(link.loss_ratio_tx);
-        }
-        tick
-    };
-    (0..WANS.len()).map(wan_tick).collect()
+/// The connection itself, with pings beside it and an ear on every link.
+fn run_connection(
+    lab: &mut Topology,
+    tunnel: &Tunnel,
+    plan: Plan,
+    report: &mut Report,
+    live: &impl Fn(String),
+) -> Result<(), LabError> {
+    let before = repairs_of(&tunnel.client_status(0)?);
+    // From here on nothing but the tunnel's own datagrams may pass the links.
+    let capture = search_links(lab)?;
+    let pings = PingConfig::new(lab.client(0), INNER_SERVER_V4, None);
+    let pinger = Pinger::start(PingConfig {
+        interval: LOADED_PING_EVERY,
+        ..pings
+    })?;
+    let flow = start_flow(lab, inner_client_v4(0))?;
+    report.ticks = Watch::new(tunnel, &flow).run(plan, lab, live)?;
+    conclude(report, &flow.finish(), plan);
+    report.ping_loaded = (&pinger.finish()).into();
+    report.repairs = repairs_of(&tunnel.client_status(0)?).since(before);
+    let search = capture.finish()?;
+    report.packets_captured = search.frames;
+    report.packets_with_plaintext = search.found;
+    Ok(())
 }
 
 /// Fills in what the finished connection tells.
-fn conclude(report: &mut Report, flow: &BulkReport, [dies, returns, end]: [Duration; 3]) {
-    let all: f64 = WANS.iter().map(|(_, rate, _, _)| rate).sum();
-    let victim = WANS[VICTIM];
-    let mut phase = |name: String, from: Duration, to: Duration, links_mbps| {
-        report.phases.push(Phase {
+fn conclude(report: &mut Report, flow: &BulkReport, plan: Plan) {
+    let (all, best) = (sum_mbps(), WANS[BEST]);
+    let phases = [
+        ("with all links".to_owned(), plan.steady(), all),
+        (
+            format!("without {}", best.name),
+            plan.outage(),
+            all - best.rate_mbps,
+        ),
+        (format!("with {} back", best.name), plan.back(), all),
+    ];
+    report.phases = phases
+        .into_iter()
+        .map(|(name, (from, to), links_mbps)| Phase {
             name,
             from_s: from.as_secs_f64(),
             to_s: to.as_secs_f64(),
             goodput_mbps: flow.goodput(from, to).as_mbps(),
             links_mbps,
-        });
-    };
-    phase("all three links".into(), SETTLE, dies, all);
-    phase(
-        format!("without {}", victim.0),
-        dies + SETTLE_AFTER_DEATH,
-        returns,
-        all - victim.1,
-    );
-    phase(format!("{} is back", victim.0), returns + SETTLE, end, all);
-    let best = WANS.iter().map(|(_, rate, _, _)| *rate).fold(0.0, f64::max);
-    report.gain_over_best_link = report.phases[0].goodput_mbps / best;
-    report.stall_ms = flow.stall.as_secs_f64() * 1e3;
-    report.stall_at_s = flow.stall_at.as_secs_f64();
+        })
+        .collect();
+    let (at, stall) = longest_stall(&flow.samples, (Duration::ZERO, plan.end()));
+    report.stall_ms = stall.as_secs_f64() * 1e3;
+    report.stall_at_s = at.as_secs_f64();
     report.tcp_resets = u32::from(flow.reset || flow.error.is_some());
     report.tcp_retransmits = flow.info.retransmits;
+    report.corrupted = flow.corrupted;
 }
 
-fn summary(report: &PingReport) -> PingSummary {
-    PingSummary {
-        sent: report.sent,
-        lost: report.lost(),
-        p50_ms: report.quantile(0.5).as_secs_f64() * 1e3,
-        p99_ms: report.quantile(0.99).as_secs_f64() * 1e3,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{LinkStatus, PeerStatus};
+
+    #[test]
+    fn a_tunnel_is_up_when_every_link_of_its_peer_is() {
+        let status = |peer: &str, states: &[&str]| Status {
+            peers: vec![PeerStatus {
+                state: peer.into(),
+                links: states
+                    .iter()
+                    .map(|&state| LinkStatus {
+                        state: state.into(),
+                        ..LinkStatus::default()
+                    })
+                    .collect(),
+                ..PeerStatus::default()
+            }],
+            ..Status::default()
+        };
+        assert!(all_links_up(&status("up", &["up", "up", "up"])));
+        assert!(!all_links_up(&status("up", &["up", "up"])));
+        assert!(!all_links_up(&status("up", &["up", "probing", "up"])));
+        assert!(!all_links_up(&status("handshake", &["up", "up", "up"])));
+        assert!(!all_links_up(&Status::default()));
+    }
+
+    #[test]
+    fn the_finished_connection_fills_in_every_phase() {
+        let plan = Plan { seconds: 20 };
+        // 125 kB in each 10 ms are 100 Mbit/s; half of it while the link is dead, and nothing for 120 ms.
+        let mut samples = vec![125_000; 2000];
+        samples[800..1300].fill(62_500);
+        samples[801..813].fill(0);
+        let flow = BulkReport {
+            samples,
+            ..BulkReport::default()
+        };
+        let mut report = Report::new(20);
+        conclude(&mut report, &flow, plan);
+        let goodput: Vec<_> = report
+            .phases
+            .iter()
+            .map(|phase| (phase.goodput_mbps.round(), phase.links_mbps))
+            .collect();
+        assert_eq!(goodput, [(100.0, 180.0), (49.0, 80.0), (100.0, 180.0)]);
+        assert!((report.stall_ms - 120.0).abs() < 1e-6);
+        assert!((report.stall_at_s - 8.01).abs() < 1e-6);
+        assert_eq!(report.tcp_resets, 0);
     }
 }

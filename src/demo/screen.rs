@@ -1,19 +1,21 @@
-//! The demonstration's words and tables.
+//! The live part of the demonstration: plain lines of at most 80 columns, as good in a pipe as on a terminal.
 
 use std::fmt::Write as _;
 
-use super::report::{Report, Tick, WanReport};
+use super::report::{PingSummary, Repairs, Report, Tick};
 
 /// Before anything happens.
-pub(super) fn introduction(seconds: u64, wans: &[WanReport]) -> String {
+pub(super) fn introduction(report: &Report) -> String {
     let mut text = format!(
-        "ChainLightning demo: one TCP connection (cubic) for {seconds} s through an encrypted tunnel over three \
-         emulated WANs.\nAll of it happens in namespaces of its own; nothing on this machine is changed.\n\n"
+        "ChainLightning demo: one TCP connection for {} s through an encrypted tunnel\n\
+         over three emulated WANs, one of which dies on the way. All of it is in\n\
+         namespaces of its own; nothing on this machine is changed.\n\n",
+        report.seconds
     );
-    for wan in wans {
+    for wan in &report.wans {
         let _ = writeln!(
             text,
-            "  {:<9} {:>5.0} Mbit/s   {}",
+            "  {:<9} {:>4.0} Mbit/s   {}",
             wan.name, wan.rate_mbps, wan.character
         );
     }
@@ -21,184 +23,153 @@ pub(super) fn introduction(seconds: u64, wans: &[WanReport]) -> String {
     text
 }
 
-/// The head of the live table.
-pub(super) fn head(wans: &[WanReport]) -> String {
-    let mut text = String::from("      ");
-    for wan in wans {
-        let _ = write!(text, "│ {:<27} ", wan.name);
-    }
-    text += "│ tunnel\n time ";
-    for _ in wans {
-        text += "│ Mbit/s share rtt50/99  loss ";
-    }
-    text += "│ Mbit/s repaired\n";
-    text
+/// The best WAN without the tunnel was measured.
+pub(super) fn alone(report: &Report) -> String {
+    format!(
+        "TCP over {} alone, without the tunnel: {:.1} Mbit/s\n",
+        report.best_link, report.best_link_mbps
+    )
 }
 
-/// One second of the live table.
-pub(super) fn row(tick: &Tick) -> String {
+/// The tunnel works.
+pub(super) fn up(report: &Report) -> String {
+    let milliseconds = |ping: PingSummary| format!("{:.1} ms", ping.p50_ms);
+    format!(
+        "tunnel up with all links after {:.0} ms: {}, {}\nping through it: {}; over {} alone: {}\n",
+        report.up_after_ms,
+        report.cipher,
+        report.engine,
+        milliseconds(report.ping_idle),
+        report.best_link,
+        milliseconds(report.ping_direct)
+    )
+}
+
+/// Head of the live lines; stands again behind every event.
+pub(super) fn head() -> String {
+    "\n  time  link       Mbit/s   share    rtt p50/p99 ms     loss  state\n".into()
+}
+
+/// One second: a line for each link, and one for the tunnel.
+pub(super) fn rows(tick: &Tick, names: &[&str]) -> String {
     let mut text = String::new();
     if let Some(event) = &tick.event {
-        let _ = writeln!(text, "      ── {event}");
+        let _ = write!(text, "\n*** {event}\n{}", head());
     }
-    let _ = write!(text, "{:>4} s", tick.second);
-    for link in &tick.links {
-        if link.state == "up" {
-            let rtt = format!("{:.0}/{:.0}", link.rtt_p50_ms, link.rtt_p99_ms);
-            let (share, loss) = (100.0 * link.share, 100.0 * link.loss_ratio);
-            let _ = write!(
-                text,
-                "│ {:>6.1} {share:>4.0}% {rtt:>8} {loss:>4.1}% ",
-                link.mbps
-            );
+    let mut time = format!("{} s", tick.second);
+    for (name, link) in names.iter().zip(&tick.links) {
+        let state = if link.state.is_empty() {
+            "did not tell"
         } else {
-            let state = if link.state.is_empty() {
-                "-"
-            } else {
-                &link.state
-            };
-            let _ = write!(text, "│ {state:^27} ");
-        }
-    }
-    let _ = writeln!(text, "│ {:>6.1} {:>8}", tick.goodput_mbps, tick.repaired);
-    text
-}
-
-/// The result.
-pub(super) fn table(report: &Report) -> String {
-    let mut text = String::from("\n                             goodput   sum of links\n");
-    for phase in &report.phases {
-        let share = 100.0 * phase.goodput_mbps / phase.links_mbps;
+            &link.state
+        };
+        let rtt = if link.rtt_p50_ms > 0.0 {
+            format!("{:.1} / {:.1}", link.rtt_p50_ms, link.rtt_p99_ms)
+        } else {
+            "-".into()
+        };
+        let (share, loss) = (100.0 * link.share, 100.0 * link.loss_ratio);
         let _ = writeln!(
             text,
-            "  {:<22} {:>6.1} Mbit/s  {:>5.0} Mbit/s  {share:>3.0} %",
-            phase.name, phase.goodput_mbps, phase.links_mbps
+            "{time:>6}  {name:<9} {:>7.1}  {share:>5.0}%  {rtt:>16}  {loss:>6.1}%  {state}",
+            link.mbps
         );
+        time.clear();
     }
-    let best = report
-        .wans
-        .iter()
-        .max_by(|a, b| a.rate_mbps.total_cmp(&b.rate_mbps));
-    let best = best.map_or("", |wan| wan.name);
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<34} {value}");
-    };
-    line(
-        "against the best link alone",
-        format!("{:.2} x {best}", report.gain_over_best_link),
+    let Repairs {
+        recovered_by_fec,
+        sent_again,
+        unrecoverable,
+    } = tick.repairs;
+    let _ = writeln!(
+        text,
+        "        {:<9} {:>7.1}  goodput; repaired: FEC {recovered_by_fec}, resent {sent_again}; lost {unrecoverable}",
+        "tunnel", tick.goodput_mbps
     );
-    line(
-        "longest stall of the connection",
-        format!("{:.0} ms, at {:.1} s", report.stall_ms, report.stall_at_s),
-    );
-    line(
-        "losses repaired",
-        format!(
-            "{} ({} by FEC, {} sent again), {} not repaired",
-            report.recovered_by_fec + report.sent_again,
-            report.recovered_by_fec,
-            report.sent_again,
-            report.unrecoverable
-        ),
-    );
-    let added = report.ping_idle.p50_ms - report.ping_direct.p50_ms;
-    line(
-        "ping, idle",
-        format!(
-            "{:.1} ms through the tunnel, {:.1} ms over {best} alone: {added:.1} ms added",
-            report.ping_idle.p50_ms, report.ping_direct.p50_ms
-        ),
-    );
-    let loaded = report.ping_loaded;
-    line(
-        "ping, beside the connection",
-        format!(
-            "{:.1} ms median, {:.1} ms at p99, {} of {} lost",
-            loaded.p50_ms, loaded.p99_ms, loaded.lost, loaded.sent
-        ),
-    );
-    line(
-        "plaintext found on the links",
-        format!(
-            "{} of {} packets",
-            report.packets_with_plaintext, report.packets_captured
-        ),
-    );
-    line("TCP resets", report.tcp_resets.to_string());
-    line(
-        "TCP segments sent again",
-        report.tcp_retransmits.to_string(),
-    );
-    line("engine", format!("{}, {}", report.engine, report.cipher));
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{LinkTick, Phase};
+    use super::super::report::LinkTick;
     use super::*;
 
-    fn wans() -> Vec<WanReport> {
-        ["fiber", "dsl"]
-            .map(|name| WanReport {
-                name,
-                rate_mbps: 100.0,
-                character: "x",
-            })
-            .into()
+    /// The widest line that anything here may have.
+    const COLUMNS: usize = 80;
+
+    fn widest(text: &str) -> usize {
+        text.lines()
+            .map(|line| line.chars().count())
+            .max()
+            .unwrap_or(0)
     }
 
-    #[test]
-    fn head_and_rows_are_equally_wide() {
-        let link = |state: &str| LinkTick {
+    fn tick(state: &str, event: Option<&str>) -> Tick {
+        let link = LinkTick {
             state: state.into(),
-            mbps: 99.94,
+            mbps: 10_099.94,
             share: 1.0,
-            rtt_p50_ms: 110.0,
-            rtt_p99_ms: 250.0,
-            loss_ratio: 0.1234,
+            rtt_p50_ms: 1110.04,
+            rtt_p99_ms: 2250.0,
+            loss_ratio: 1.0,
         };
-        let links = vec![link("up"), link("suspect")];
-        let tick = Tick {
-            second: 17,
-            links,
+        Tick {
+            second: 3600,
+            links: vec![link; 3],
             goodput_mbps: 168.25,
-            repaired: 1234,
-            event: None,
-        };
-        let columns = |line: &str| {
-            line.match_indices('│')
-                .map(|(at, _)| line[..at].chars().count())
-                .collect::<Vec<_>>()
-        };
-        let head = head(&wans());
-        let lines: Vec<_> = head.lines().collect();
-        let row = row(&tick);
-        assert_eq!(columns(lines[0]), columns(lines[1]));
-        assert_eq!(columns(lines[1]), columns(row.trim_end()), "\n{head}{row}");
+            repairs: Repairs {
+                recovered_by_fec: 12_345,
+                sent_again: 1234,
+                unrecoverable: 123,
+            },
+            event: event.map(Into::into),
+        }
     }
 
     #[test]
-    fn the_table_names_what_was_measured() {
-        let mut report = Report::new(wans());
-        assert!(!report.is_good());
-        report.phases.push(Phase {
-            name: "all links".into(),
-            from_s: 2.0,
-            to_s: 8.0,
-            goodput_mbps: 180.0,
-            links_mbps: 200.0,
-        });
-        report.packets_captured = 10;
-        let text = table(&report);
-        assert!(
-            text.contains("all links               180.0 Mbit/s    200 Mbit/s   90 %"),
-            "{text}"
-        );
-        assert!(report.is_good());
-        report.tcp_resets = 1;
-        assert!(!report.is_good());
-        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
-        assert_eq!(json["tcp_resets"], 1);
+    fn everything_fits_80_columns() {
+        let mut report = Report::new(3600);
+        (report.cipher, report.engine) = ("chacha20-poly1305".into(), "io_uring_oneshot".into());
+        (report.up_after_ms, report.best_link_mbps) = (14_999.0, 100.0);
+        report.ping_idle.p50_ms = 120.4;
+        let names = ["fiber", "starlink", "dsl"];
+        for text in [
+            introduction(&report),
+            alone(&report),
+            up(&report),
+            head(),
+            rows(&tick("handshake", None), &names),
+        ] {
+            assert!(widest(&text) <= COLUMNS, "{}\n{text}", widest(&text));
+        }
+    }
+
+    #[test]
+    fn columns_of_head_and_links_end_at_the_same_places() {
+        let names = ["fiber", "starlink", "dsl"];
+        let mut tick = tick("up", None);
+        for link in &mut tick.links {
+            (link.mbps, link.share, link.loss_ratio) = (97.0, 0.79, 0.005);
+        }
+        let (head, rows) = (head(), rows(&tick, &names));
+        let head = head.trim_start_matches('\n');
+        for row in rows.lines().take(names.len()) {
+            assert_eq!(row.find('%'), head.find("share").map(|at| at + 4), "{row}");
+            assert_eq!(row.find("up"), head.find("state"), "{row}");
+        }
+        assert_eq!(rows.lines().count(), 4);
+    }
+
+    #[test]
+    fn an_event_stands_before_its_second_and_an_unknown_rtt_is_a_dash() {
+        let mut tick = tick("down", Some("fiber swallows every packet"));
+        tick.links[1].rtt_p50_ms = 0.0;
+        tick.links[2].state.clear();
+        let text = rows(&tick, &["fiber", "starlink", "dsl"]);
+        let line = |part: &str| text.lines().position(|line| line.contains(part)).unwrap();
+        assert!(line("*** fiber swallows") < line("3600 s"), "{text}");
+        assert!(line("down") > line("state"), "{text}");
+        assert!(text.contains(" -  "), "{text}");
+        assert!(text.contains("did not tell"), "{text}");
     }
 }

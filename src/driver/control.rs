@@ -1,22 +1,24 @@
 //! The control thread: signals, the control socket, the statistics line, reload.
 //!
 //! Runs on tokio-uring; where the kernel refuses it a ring, on a plain current-thread tokio runtime. It asks the
-//! data thread for snapshots and never touches a packet.
+//! data thread for snapshots and never touches a packet. It never waits for anything but all of its events at once:
+//! a signal is heard whatever the data thread or a client of the control socket does.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use super::control_socket::{Connections, ControlSocket};
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
 use super::sockets::Sockets;
-use super::worker::{Command, Role as WorkerRole, Snapshot, Worker};
+use super::worker::{Behaviour, Command, Role as WorkerRole, Snapshot, Worker};
 use super::{RunError, convert};
+use crate::base::WanId;
 use crate::config::{self, Backend, Config};
 use crate::endpoint::{Client, Server};
 use crate::status::{self, Request};
@@ -27,71 +29,190 @@ use crate::sys::{Clock, Datapath, Tier, Wake};
 const ANSWER_MAX: Duration = Duration::from_millis(900);
 /// Time between the snapshots that rates are computed from.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// A connection that says nothing is closed after this.
-const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(5);
+/// How long the data thread may take to say farewell and end.
+const ENDING_MAX: Duration = Duration::from_millis(700);
 /// Stack of the data thread: the FEC decoder zeroes 128 KiB of it.
 const STACK_BYTES: usize = 2 << 20;
 
 /// The data thread as the control thread sees it.
 struct Handle {
-    commands: mpsc::Sender<Command>,
-    wake: Wake,
+    line: Line,
     thread: std::thread::JoinHandle<Result<(), String>>,
-    ended: tokio::sync::oneshot::Receiver<()>,
+    ended: oneshot::Receiver<()>,
 }
 
-impl Handle {
+/// How to speak to the data thread.
+#[derive(Clone)]
+struct Line {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<Wake>,
+}
+
+impl Line {
     fn send(&self, command: Command) {
         // A data thread that has ended is noticed by `ended`.
         let _ = self.commands.send(command);
         self.wake.signal();
     }
 
-    fn snapshot(&self) -> Option<Snapshot> {
-        let (reply, answer) = mpsc::sync_channel(1);
+    async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
         self.send(Command::Snapshot(reply));
-        answer.recv_timeout(ANSWER_MAX).ok()
+        tokio::time::timeout(ANSWER_MAX, answer).await.ok()?.ok()
     }
 }
 
-/// Starts the data thread and serves until a signal says stop.
-pub fn run(config: Config, path: PathBuf, mut prepared: Prepared) -> Result<(), RunError> {
-    let mut handle = start_worker(&config, &mut prepared)?;
-    let (ended_early, control) = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-        Ok(runtime) => runtime.block_on(serve(config, path, &prepared, &mut handle, true)),
-        Err(error) => {
-            tracing::info!(%error, "control thread without io_uring");
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|source| RunError::System {
-                    what: "starting the control runtime",
-                    source,
-                })?;
-            runtime.block_on(serve(config, path, &prepared, &mut handle, false))
+/// What a task brings back to the main loop, which alone has the reporter.
+enum News {
+    /// The periodic snapshot.
+    Sample(Option<Snapshot>),
+    /// A snapshot that a client asked for, and where the answer goes.
+    Asked(Option<Snapshot>, oneshot::Sender<String>),
+}
+
+/// Why the control thread stopped serving.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Signal,
+    DataThreadEnded,
+}
+
+/// The control thread's runtime.
+enum Runtime {
+    Ring(tokio_uring::Runtime),
+    Plain(tokio::runtime::Runtime, tokio::task::LocalSet),
+}
+
+impl Runtime {
+    fn open() -> std::io::Result<Self> {
+        match tokio_uring::Runtime::new(&tokio_uring::builder()) {
+            Ok(runtime) => Ok(Self::Ring(runtime)),
+            Err(error) => {
+                tracing::info!(%error, "control thread without io_uring");
+                let mut builder = tokio::runtime::Builder::new_current_thread();
+                let runtime = builder.enable_all().build()?;
+                Ok(Self::Plain(runtime, tokio::task::LocalSet::new()))
+            }
         }
-    }?;
-    let _ = control;
-    handle.send(Command::Stop);
-    let result = handle.thread.join();
-    drop(prepared);
-    match result {
-        Ok(Ok(())) if !ended_early => Ok(()),
-        Ok(Ok(())) => Err(RunError::Worker("without a reason".to_owned())),
-        Ok(Err(reason)) => Err(RunError::Worker(reason)),
-        Err(_) => Err(RunError::Worker("it panicked".to_owned())),
     }
+
+    const fn is_ring(&self) -> bool {
+        matches!(self, Self::Ring(_))
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match self {
+            Self::Ring(runtime) => runtime.block_on(future),
+            Self::Plain(runtime, tasks) => tasks.block_on(runtime, future),
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Wish {
+    Stop,
+    Reload,
+}
+
+/// What the operator sends us.
+struct Signals {
+    terminate: UnixSignal,
+    interrupt: UnixSignal,
+    hangup: UnixSignal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+}
+
+/// The control thread before there is anything to control. From here on signals wait for the control loop, so that
+/// none leaves half of the set-up behind.
+pub struct Control {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Control {
+    /// Opens the runtime and listens to signals.
+    pub fn open() -> Result<Self, RunError> {
+        let system = |what| move |source| RunError::System { what, source };
+        let runtime = Runtime::open().map_err(system("starting the control runtime"))?;
+        let signals = runtime.block_on(async { Signals::listen() });
+        let signals = signals.map_err(system("waiting for signals"))?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Starts the data thread and serves until a signal says stop.
+    pub fn run(
+        self,
+        config: Config,
+        path: PathBuf,
+        mut prepared: Prepared,
+    ) -> Result<(), RunError> {
+        let mut handle = start_worker(&config, &mut prepared)?;
+        let Self { runtime, signals } = self;
+        let on_ring = runtime.is_ring();
+        let serving = serve_and_stop(config, path, &prepared, signals, &mut handle, on_ring);
+        let (served, ended) = runtime.block_on(serving);
+        if !ended {
+            // What was made on the host is removed all the same; the process ends and takes the thread with it.
+            return Err(RunError::Worker("it does not end".to_owned()));
+        }
+        let result = handle.thread.join();
+        drop(prepared);
+        match (result, served?) {
+            (Ok(Ok(())), Stop::Signal) => Ok(()),
+            (Ok(Ok(())), Stop::DataThreadEnded) => {
+                Err(RunError::Worker("without a reason".to_owned()))
+            }
+            (Ok(Err(reason)), _) => Err(RunError::Worker(reason)),
+            (Err(_), _) => Err(RunError::Worker("it panicked".to_owned())),
+        }
+    }
+}
+
+/// Serves, then ends the data thread; says why serving stopped and whether the thread has ended.
+async fn serve_and_stop(
+    config: Config,
+    path: PathBuf,
+    prepared: &Prepared,
+    signals: Signals,
+    handle: &mut Handle,
+    on_ring: bool,
+) -> (Result<Stop, RunError>, bool) {
+    let served = serve(config, path, prepared, signals, handle, on_ring).await;
+    if matches!(served, Ok(Stop::DataThreadEnded)) {
+        return (served, true);
+    }
+    handle.line.send(Command::Stop);
+    let ended = tokio::time::timeout(ENDING_MAX, &mut handle.ended).await;
+    (served, ended.is_ok())
 }
 
 /// Opens the datapath in its own thread and waits until it is there, so that its faults are start-up faults.
 fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunError> {
     let system = |what| move |source| RunError::System { what, source };
-    let wake = Wake::new().map_err(system("making an eventfd"))?;
-    let thread_wake = wake.try_clone().map_err(system("making an eventfd"))?;
+    let wake = Arc::new(Wake::new().map_err(system("making an eventfd"))?);
+    let thread_wake = Arc::clone(&wake);
     let clock = Clock::start();
     let (commands, received) = mpsc::channel();
     let (ready, started) = mpsc::sync_channel(1);
-    let (ended_tell, ended) = tokio::sync::oneshot::channel();
+    let (ended_tell, ended) = oneshot::channel();
     let tun_queue = prepared
         .tun
         .queue(0)
@@ -106,6 +227,9 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
     };
     let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
     let work = move || -> Result<(), String> {
+        if let Err(error) = crate::sys::priority::raise() {
+            tracing::debug!(%error, "data thread keeps ordinary priority");
+        }
         let opened = Datapath::open(datapath_config).and_then(|mut datapath| {
             use std::os::fd::AsFd;
             datapath.add_tun(tun_queue.as_fd())?;
@@ -146,8 +270,7 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
         Err(_) => return Err(RunError::Worker("it ended while starting".to_owned())),
     }
     Ok(Handle {
-        commands,
-        wake,
+        line: Line { commands, wake },
         thread,
         ended,
     })
@@ -182,102 +305,91 @@ const fn tier(backend: Backend) -> Option<Tier> {
     }
 }
 
-/// Serves until a signal or the end of the data thread; says whether it was the latter.
+/// Serves until a signal or the end of the data thread.
 async fn serve(
     mut config: Config,
     path: PathBuf,
     prepared: &Prepared,
+    mut signals: Signals,
     handle: &mut Handle,
     on_ring: bool,
-) -> Result<(bool, ()), RunError> {
-    let system = |what| move |source| RunError::System { what, source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for TERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for INT"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("waiting for HUP"))?;
+) -> Result<Stop, RunError> {
     let socket = ControlSocket::listen(&config.control_socket)?;
+    let connections = Connections::default();
+    let (tell, mut news) = tokio::sync::mpsc::unbounded_channel();
     let mut reporter = Reporter::new(&config, prepared, on_ring);
     let mut sample = tokio::time::interval(SAMPLE_INTERVAL);
     sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut since_line = Duration::ZERO;
     tracing::info!(role = config.role.name(), control_socket = %config.control_socket.display(), on_ring, "running");
-    loop {
+    let stop = loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok((false, ())),
-            _ = interrupt.recv() => return Ok((false, ())),
-            _ = &mut handle.ended => return Ok((true, ())),
-            _ = hangup.recv() => reload(&mut config, &path, handle, &mut reporter),
-            _ = sample.tick() => {
-                if let Some(snapshot) = handle.snapshot() {
-                    reporter.sample(&snapshot);
+            biased;
+            wish = signals.next() => match wish {
+                Wish::Stop => break Stop::Signal,
+                Wish::Reload => reload(&mut config, &path, &prepared.opened, &handle.line, &mut reporter),
+            },
+            _ = &mut handle.ended => break Stop::DataThreadEnded,
+            Some(news) = news.recv() => match news {
+                News::Sample(Some(snapshot)) => reporter.sample(&snapshot),
+                News::Sample(None) => {}
+                News::Asked(snapshot, reply) => {
+                    let _ = reply.send(answer(snapshot.as_ref(), &reporter));
                 }
+            },
+            _ = sample.tick() => {
+                let (line, tell) = (handle.line.clone(), tell.clone());
+                tokio::task::spawn_local(async move {
+                    let _ = tell.send(News::Sample(line.snapshot().await));
+                });
                 since_line += SAMPLE_INTERVAL;
                 if config.logging.stats_interval.is_some_and(|interval| since_line >= interval) {
                     since_line = Duration::ZERO;
                     reporter.log();
                 }
             }
-            connection = socket.listener.accept() => {
-                if let Ok((stream, _)) = connection {
-                    let reply = |line: &str| answer(line, handle, &mut reporter);
-                    let served = tokio::time::timeout(CONNECTION_IDLE_MAX, converse(stream, on_ring, reply)).await;
-                    if let Ok(Err(error)) = served {
-                        tracing::debug!(%error, "control connection");
-                    }
-                }
+            stream = socket.accept() => {
+                let (line, tell) = (handle.line.clone(), tell.clone());
+                connections.serve(stream, on_ring, move |request| ask(request, line, tell));
             }
         }
-    }
+    };
+    connections.close().await;
+    Ok(stop)
 }
 
-/// One request line in, one reply line out.
-async fn converse(
-    stream: tokio::net::UnixStream,
-    on_ring: bool,
-    reply: impl FnOnce(&str) -> String,
-) -> std::io::Result<()> {
-    let mut line = Vec::with_capacity(status::REQUEST_BYTES_MAX);
-    if on_ring {
-        let stream = tokio_uring::net::UnixStream::from_std(stream.into_std()?);
-        while !line.contains(&b'\n') && line.len() < status::REQUEST_BYTES_MAX {
-            let (count, buffer) = stream.read(vec![0; status::REQUEST_BYTES_MAX]).await;
-            match count? {
-                0 => break,
-                count => line.extend_from_slice(&buffer[..count]),
-            }
-        }
-        let (written, _) = stream
-            .write_all(reply(&String::from_utf8_lossy(&line)).into_bytes())
-            .await;
-        written
-    } else {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = stream;
-        while !line.contains(&b'\n') && line.len() < status::REQUEST_BYTES_MAX {
-            if stream.read_buf(&mut line).await? == 0 {
-                break;
-            }
-        }
-        stream
-            .write_all(reply(&String::from_utf8_lossy(&line)).as_bytes())
-            .await
+/// The answer to a request line of the control socket.
+async fn ask(
+    request: String,
+    line: Line,
+    tell: tokio::sync::mpsc::UnboundedSender<News>,
+) -> String {
+    if let Err(refusal) = Request::parse(&request) {
+        return status::to_line(&refusal);
     }
+    let (reply, answer) = oneshot::channel();
+    let _ = tell.send(News::Asked(line.snapshot().await, reply));
+    answer.await.unwrap_or_default()
 }
 
-fn answer(line: &str, handle: &Handle, reporter: &mut Reporter) -> String {
-    match Request::parse(line) {
-        Ok(_) => match handle.snapshot() {
-            Some(snapshot) => status::to_line(&reporter.status(&snapshot)),
-            None => status::to_line(&status::Refusal {
-                schema: status::SCHEMA,
-                error: "the data thread does not answer".to_owned(),
-            }),
-        },
-        Err(refusal) => status::to_line(&refusal),
+fn answer(snapshot: Option<&Snapshot>, reporter: &Reporter) -> String {
+    match snapshot {
+        Some(snapshot) => status::to_line(&reporter.status(snapshot)),
+        None => status::to_line(&status::Refusal {
+            schema: status::SCHEMA,
+            error: "the data thread does not answer".to_owned(),
+        }),
     }
 }
 
 /// Reads the configuration again. All of it is applied, or nothing.
-fn reload(config: &mut Config, path: &Path, handle: &Handle, reporter: &mut Reporter) {
+fn reload(
+    config: &mut Config,
+    path: &Path,
+    opened: &[WanId],
+    line: &Line,
+    reporter: &mut Reporter,
+) {
     let loaded = match Config::load(path, config.role) {
         Ok(loaded) => loaded,
         Err(errors) => {
@@ -289,7 +401,18 @@ fn reload(config: &mut Config, path: &Path, handle: &Handle, reporter: &mut Repo
         tracing::warn!("{warning}");
     }
     let diff = config::diff(config, &loaded.config);
-    let restart: Vec<_> = diff.restart().map(ToString::to_string).collect();
+    let mut restart: Vec<_> = diff.restart().map(ToString::to_string).collect();
+    let off = |config: &Config| -> Vec<bool> {
+        config
+            .links
+            .wans
+            .iter()
+            .map(|wan| wan.role == config::WanRole::Off)
+            .collect()
+    };
+    if off(config) != off(&loaded.config) {
+        restart.push("links.wan.role to or from \"off\"".to_owned());
+    }
     if !restart.is_empty() {
         tracing::error!(
             keys = restart.join(", "),
@@ -300,50 +423,13 @@ fn reload(config: &mut Config, path: &Path, handle: &Handle, reporter: &mut Repo
     let changes: Vec<_> = diff.live().map(ToString::to_string).collect();
     *config = loaded.config;
     crate::logging::set_level(config.logging.level.filter());
-    let wans = convert::wans(config)
-        .into_iter()
-        .map(|(_, wan)| wan)
-        .collect();
-    handle.send(Command::Reconfigure(Box::new((
-        convert::session(config),
-        wans,
-    ))));
+    line.send(Command::Reconfigure(Box::new(Behaviour {
+        session: convert::session(config),
+        wans: convert::opened_wans(config, opened),
+        allowed: config.peers.iter().map(convert::addresses).collect(),
+    })));
     reporter.reconfigure(config);
     tracing::info!(changes = changes.join(", "), "configuration reloaded");
-}
-
-/// The control socket; its file is removed when it is dropped.
-struct ControlSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl ControlSocket {
-    fn listen(path: &Path) -> Result<Self, RunError> {
-        let fault = |source| RunError::ControlSocket {
-            path: path.to_owned(),
-            source,
-        };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(fault)?;
-        }
-        // A file nobody listens behind is left over from a daemon that was killed.
-        if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
-            std::fs::remove_file(path).map_err(fault)?;
-        }
-        let listener = UnixListener::bind(path).map_err(fault)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fault)?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 /// An error with all its causes.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::base::WanId;
-use crate::config::{CipherChoice, Config, FecMode, Mode, Peer, WanRole};
+use crate::config::{self, CipherChoice, Config, FecMode, Mode, Peer, WanRole};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
-use crate::endpoint::{ClientConfig, PeerConfig, Prefix, ServerConfig};
+use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
 use crate::session::config::{Mode as Striping, SessionConfig, WanConfig};
 use crate::sys::Clock;
@@ -67,6 +67,21 @@ pub fn wans(config: &Config) -> Vec<(WanId, WanConfig)> {
                 rate_to_us: wan.down,
             };
             (wan.id, known)
+        })
+        .collect()
+}
+
+/// What a reloaded configuration says about the WANs that are open, in the order of the session's numbers.
+pub fn opened_wans(config: &Config, opened: &[WanId]) -> Vec<WanConfig> {
+    let known = wans(config);
+    (0_u8..)
+        .zip(opened)
+        .filter_map(|(id, known_as)| {
+            let (_, wan) = known.iter().find(|(number, _)| number == known_as)?;
+            Some(WanConfig {
+                id: WanId(id),
+                ..wan.clone()
+            })
         })
         .collect()
 }
@@ -146,27 +161,24 @@ pub fn server(config: &Config, datagram_bytes_max: u16) -> Result<ServerConfig, 
 }
 
 fn peer_config(peer: &Peer, preshared_key: Option<PresharedKey>) -> PeerConfig {
-    let allowed: Vec<Prefix> = peer
-        .allowed_ips
-        .iter()
-        .filter_map(|p| Prefix::new(p.network(), p.bit_len()))
-        .collect();
-    let is_host =
-        |p: &&crate::config::Prefix| p.bit_len() == if p.network().is_ipv4() { 32 } else { 128 };
-    let mut hosts: Vec<_> = peer
-        .allowed_ips
-        .iter()
-        .filter(is_host)
-        .map(|p| p.network())
-        .collect();
-    hosts.push(peer.tun_ip);
     PeerConfig {
         name: peer.name.clone(),
         public_key: peer.public_key,
         preshared_key,
-        allowed,
-        hosts,
+        addresses: addresses(peer),
     }
+}
+
+/// Inner addresses of a peer.
+pub fn addresses(peer: &Peer) -> AllowedAddresses {
+    let prefixes = || peer.allowed_ips.iter();
+    let is_host = |p: &&config::Prefix| p.bit_len() == if p.network().is_ipv4() { 32 } else { 128 };
+    let mut hosts: Vec<_> = prefixes().filter(is_host).map(|p| p.network()).collect();
+    hosts.push(peer.tun_ip);
+    let allowed = prefixes()
+        .filter_map(|p| Prefix::new(p.network(), p.bit_len()))
+        .collect();
+    AllowedAddresses { allowed, hosts }
 }
 
 /// Bytes from the system's random source.

@@ -15,7 +15,9 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod control_socket;
 mod convert;
+mod log_limit;
 mod report;
 mod setup;
 mod sockets;
@@ -89,6 +91,7 @@ impl RunError {
 /// # Errors
 /// What could not be set up, or why the data thread ended.
 pub fn run(role: Role, config: Config, path: PathBuf) -> Result<(), RunError> {
+    let control = control::Control::open()?;
     let prepared = setup::prepare(role, &config)?;
-    control::run(config, path, prepared)
+    control.run(config, path, prepared)
 }

@@ -22,7 +22,7 @@ struct Before {
     at: Instant,
     links: BTreeMap<(usize, u8), (u64, u64)>,
     delivered: BTreeMap<usize, u64>,
-    frames_in_bytes: u64,
+    accepted: BTreeMap<usize, u64>,
 }
 
 /// Rates computed at the last sample.
@@ -30,7 +30,7 @@ struct Before {
 struct Rates {
     links: BTreeMap<(usize, u8), (f64, f64)>,
     delivered: BTreeMap<usize, f64>,
-    frames_in: f64,
+    accepted: BTreeMap<usize, f64>,
 }
 
 /// Remembers what the last sample said.
@@ -118,9 +118,11 @@ impl Reporter {
             let old = self.before.delivered.get(&at).copied().unwrap_or(delivered);
             rates.delivered.insert(at, mbps(old, delivered, span));
             now.delivered.insert(at, delivered);
+            let accepted = session.accepted.1;
+            let old = self.before.accepted.get(&at).copied().unwrap_or(accepted);
+            rates.accepted.insert(at, mbps(old, accepted, span));
+            now.accepted.insert(at, accepted);
         }
-        now.frames_in_bytes = snapshot.frames_in.1;
-        rates.frames_in = mbps(self.before.frames_in_bytes, now.frames_in_bytes, span);
         self.before = now;
         if !first {
             self.rates = rates;
@@ -197,8 +199,8 @@ impl Reporter {
         status.key_age_s = session.key_age.as_secs_f64();
         status.rx_bytes = session.delivered.1;
         status.rx_mbps = self.rates.delivered.get(&at).copied().unwrap_or(0.0);
-        status.tx_bytes = snapshot.frames_in.1;
-        status.tx_mbps = self.rates.frames_in;
+        status.tx_bytes = session.accepted.1;
+        status.tx_mbps = self.rates.accepted.get(&at).copied().unwrap_or(0.0);
         let sent: f64 = session
             .links
             .iter()

@@ -60,6 +60,8 @@ pub struct Prepared {
     pub parts: Option<Parts>,
     /// Largest datagram that all WANs carry whole.
     pub datagram_bytes_max: u16,
+    /// The client's WANs in use, as the configuration numbers them, in the order of the session's numbers.
+    pub opened: Vec<WanId>,
     made: Vec<Made>,
 }
 
@@ -88,6 +90,7 @@ pub fn prepare(role: Role, config: &Config) -> Result<Prepared, RunError> {
         tun,
         parts: None,
         datagram_bytes_max: 0,
+        opened: Vec::new(),
         made: Vec::new(),
     };
     match role {
@@ -180,6 +183,7 @@ fn prepare_client(
         match open_wan(config, configured, netdev, &mut prepared.made) {
             Ok((sockets, device_mtu)) => {
                 let id = WanId(u8::try_from(parts.wans.len()).unwrap_or(u8::MAX));
+                prepared.opened.push(known_as);
                 parts.wans.push(WanConfig { id, ..wan });
                 parts
                     .wan_of_link

@@ -171,12 +171,7 @@ impl Sockets {
         };
         let socket = UdpSocket::bind(config)?;
         socket.connect(origin.address)?;
-        let key = self.next_key;
-        self.next_key = if key + 1 < crate::sys::datapath::KEYS_MAX {
-            key + 1
-        } else {
-            FIRST_LINK_KEY
-        };
+        let key = self.free_key();
         datapath.add_socket(key, &socket, self.offload)?;
         if let Some(&segment) = self.segments.get(&peer)
             && self.offload
@@ -193,6 +188,34 @@ impl Sockets {
             },
         );
         Ok(())
+    }
+
+    /// A key that no socket has. Keys are used in turn, so that one comes back late: there are far more of them than
+    /// the datapath takes sockets.
+    fn free_key(&mut self) -> u32 {
+        loop {
+            let key = self.next_key;
+            self.next_key = if key + 1 < crate::sys::datapath::KEYS_MAX {
+                key + 1
+            } else {
+                FIRST_LINK_KEY
+            };
+            if !self.by_key.contains_key(&key) {
+                return key;
+            }
+        }
+    }
+
+    /// Longest datagram that the route of a link's socket takes, if the kernel knows; even, because symbols are.
+    pub fn path_limit(&self, peer: PeerId, link: LinkId) -> Option<usize> {
+        let socket = &self.links.get(&(peer, link))?.socket;
+        let headers = if socket.local_addr().ok()?.is_ipv4() {
+            28
+        } else {
+            48
+        };
+        let bytes = socket.path_mtu().ok()?.checked_sub(headers)?;
+        usize::try_from(bytes & !1).ok()
     }
 
     /// Tells the peer's sockets how long the datagrams of a run are.
@@ -246,5 +269,10 @@ impl Sockets {
             errno,
             ENETDOWN | ENETUNREACH | EHOSTUNREACH | EADDRNOTAVAIL | ENODEV | ENXIO
         )
+    }
+
+    /// Whether an error of a send says that the datagram is longer than the device or the route takes.
+    pub const fn is_too_long(errno: i32) -> bool {
+        errno == libc::EMSGSIZE
     }
 }

@@ -8,12 +8,15 @@
 //!
 //! Never blocks but in the turn; never allocates per packet. Commands come from the control thread and are few.
 
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
+use super::log_limit::LogLimit;
 use super::sockets::Sockets;
 use crate::base::{DropReason, Instant};
-use crate::endpoint::{Client, Endpoint, EndpointStats, Event, PeerId, Server};
+use crate::endpoint::{AllowedAddresses, Client, Endpoint, EndpointStats, Event, PeerId, Server};
 use crate::session::RUN_BYTES_MAX;
 use crate::session::config::{SessionConfig, WanConfig};
 use crate::session::path::Origin;
@@ -29,14 +32,25 @@ const LISTENER_BATCH: usize = 64;
 /// Send slots left for the other direction, so that neither can starve the other.
 const SLOTS_RESERVED: usize = 8;
 
+/// What a reload may change.
+#[derive(Debug)]
+pub struct Behaviour {
+    /// Of the sessions.
+    pub session: SessionConfig,
+    /// The client's WANs in use.
+    pub wans: Vec<WanConfig>,
+    /// The server's peers: inner addresses, in configuration order.
+    pub allowed: Vec<AllowedAddresses>,
+}
+
 /// What the control thread asks of the data thread.
 pub enum Command {
     /// Say farewell and end.
     Stop,
     /// Use this behaviour from now on.
-    Reconfigure(Box<(SessionConfig, Vec<WanConfig>)>),
+    Reconfigure(Box<Behaviour>),
     /// Tell everything.
-    Snapshot(SyncSender<Snapshot>),
+    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 /// Everything the data thread knows about itself.
@@ -51,8 +65,6 @@ pub struct Snapshot {
     pub description: String,
     /// When it was taken.
     pub at: Instant,
-    /// Frames and bytes read from the TUN.
-    pub frames_in: (u64, u64),
     /// Own addresses of the links, by peer and link.
     pub sources: Vec<((PeerId, crate::base::LinkId), std::net::SocketAddr)>,
 }
@@ -88,10 +100,10 @@ impl Role {
         }
     }
 
-    fn reconfigure(&mut self, session: SessionConfig, wans: &[WanConfig], now: Instant) {
+    fn reconfigure(&mut self, new: Behaviour, now: Instant) {
         match self {
-            Self::Client(client) => client.reconfigure(session, wans, now),
-            Self::Server(server) => server.reconfigure(&session),
+            Self::Client(client) => client.reconfigure(new.session, &new.wans, now),
+            Self::Server(server) => server.reconfigure(&new.session, new.allowed),
         }
     }
 }
@@ -103,7 +115,18 @@ pub struct Worker {
     pub(super) sockets: Sockets,
     pub(super) clock: Clock,
     pub(super) commands: Receiver<Command>,
-    frames_in: (u64, u64),
+    lines: Lines,
+}
+
+/// Limits of the log lines that others can cause.
+#[derive(Debug)]
+struct Lines {
+    keys: LogLimit,
+    ended: LogLimit,
+    address: LogLimit,
+    socket: LogLimit,
+    state: LogLimit,
+    size: LogLimit,
 }
 
 impl Worker {
@@ -121,7 +144,14 @@ impl Worker {
             sockets,
             clock,
             commands,
-            frames_in: (0, 0),
+            lines: Lines {
+                keys: LogLimit::new(),
+                ended: LogLimit::new(),
+                address: LogLimit::new(),
+                socket: LogLimit::new(),
+                state: LogLimit::new(),
+                size: LogLimit::new(),
+            },
         }
     }
 
@@ -150,7 +180,6 @@ impl Worker {
             endpoint: self.role.endpoint(),
             sockets: &mut self.sockets,
             clock: &self.clock,
-            frames_in: &mut self.frames_in,
         };
         self.datapath.turn(Some(due.min(longest)), &mut intake)
     }
@@ -223,13 +252,12 @@ impl Worker {
             match self.commands.try_recv() {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(Command::Reconfigure(new)) => {
-                    let (session, wans) = *new;
-                    self.role.reconfigure(session, &wans, self.clock.now());
+                    self.role.reconfigure(*new, self.clock.now());
                 }
                 Ok(Command::Snapshot(reply)) => {
                     let snapshot = self.snapshot();
                     // A control thread that no longer waits has lost interest.
-                    let _ = reply.try_send(snapshot);
+                    let _ = reply.send(snapshot);
                 }
                 Err(TryRecvError::Empty) => return true,
             }
@@ -244,38 +272,76 @@ impl Worker {
             tier: self.datapath.tier().name(),
             description: self.datapath.description().to_owned(),
             at,
-            frames_in: self.frames_in,
             sources: self.sockets.sources(),
         }
     }
 
     fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.role.endpoint().poll_event() {
-            match event {
-                Event::Established {
-                    peer,
-                    fresh,
-                    segment_bytes,
-                } => {
-                    tracing::info!(peer = self.role.peer_name(peer), fresh, "keys agreed on");
-                    self.sockets
-                        .set_segment(peer, segment_bytes, &mut self.datapath);
+            self.handle_event(event, now);
+        }
+    }
+
+    fn handle_event(&mut self, event: Event, now: Instant) {
+        let Self {
+            role,
+            sockets,
+            datapath,
+            lines,
+            ..
+        } = self;
+        match event {
+            Event::Established {
+                peer,
+                fresh,
+                segment_bytes,
+            } => {
+                if let Some(suppressed) = lines.keys.allow(now) {
+                    tracing::info!(
+                        peer = role.peer_name(peer),
+                        fresh,
+                        suppressed,
+                        "keys agreed on"
+                    );
                 }
-                Event::Lost { peer } => {
-                    tracing::info!(peer = self.role.peer_name(peer), "session ended");
-                    self.sockets.forget(peer, &mut self.datapath);
+                sockets.set_segment(peer, segment_bytes, datapath);
+            }
+            Event::SegmentChanged {
+                peer,
+                segment_bytes,
+            } => {
+                if let Some(suppressed) = lines.size.allow(now) {
+                    let peer = role.peer_name(peer);
+                    tracing::warn!(
+                        peer,
+                        bytes = segment_bytes,
+                        suppressed,
+                        "the path takes shorter datagrams only"
+                    );
                 }
-                Event::PathChanged { peer, link, origin } => {
-                    let address = origin.address;
-                    tracing::info!(peer = self.role.peer_name(peer), %link, %address, "link has an address");
-                    if let Err(error) = self.sockets.connect(peer, link, origin, &mut self.datapath)
-                    {
-                        tracing::warn!(%link, %error, "link keeps the shared socket");
-                    }
+                sockets.set_segment(peer, segment_bytes, datapath);
+            }
+            Event::Lost { peer } => {
+                if let Some(suppressed) = lines.ended.allow(now) {
+                    tracing::info!(peer = role.peer_name(peer), suppressed, "session ended");
                 }
-                Event::LinkState { peer, link, state } => {
-                    let state = state.name();
-                    tracing::info!(peer = self.role.peer_name(peer), %link, state, at_ms = now.as_micros() / 1000, "link state");
+                sockets.forget(peer, datapath);
+            }
+            Event::PathChanged { peer, link, origin } => {
+                let address = origin.address;
+                if let Some(suppressed) = lines.address.allow(now) {
+                    tracing::info!(peer = role.peer_name(peer), %link, %address, suppressed, "link has an address");
+                }
+                if let Err(error) = sockets.connect(peer, link, origin, datapath)
+                    && let Some(suppressed) = lines.socket.allow(now)
+                {
+                    tracing::warn!(%link, %error, suppressed, "link keeps the shared socket");
+                }
+            }
+            Event::LinkState { peer, link, state } => {
+                if let Some(suppressed) = lines.state.allow(now) {
+                    let (state, at_ms) = (state.name(), now.as_micros() / 1000);
+                    tracing::info!(peer = role.peer_name(peer), %link, state, at_ms, suppressed, "link state");
                 }
             }
         }
@@ -297,13 +363,10 @@ struct Intake<'a> {
     endpoint: &'a mut dyn Endpoint,
     sockets: &'a mut Sockets,
     clock: &'a Clock,
-    frames_in: &'a mut (u64, u64),
 }
 
 impl Handler for Intake<'_> {
     fn on_frame(&mut self, frame: &mut [u8]) {
-        self.frames_in.0 += 1;
-        self.frames_in.1 += frame.len() as u64;
         self.endpoint.handle_frame(frame, self.clock.now());
     }
 
@@ -326,11 +389,18 @@ impl Handler for Intake<'_> {
 
     fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize) {
         tracing::debug!(key, errno, bytes, "send refused");
+        let Some((peer, link)) = self.sockets.link_of(key) else {
+            return self.endpoint.count_drop(DropReason::SendFailed, 1);
+        };
+        if Sockets::is_link_down(errno) {
+            // The session counts it.
+            return self.endpoint.on_send_error(peer, link, self.clock.now());
+        }
         self.endpoint.count_drop(DropReason::SendFailed, 1);
-        if Sockets::is_link_down(errno)
-            && let Some((peer, link)) = self.sockets.link_of(key)
+        if Sockets::is_too_long(errno)
+            && let Some(bytes) = self.sockets.path_limit(peer, link)
         {
-            self.endpoint.on_send_error(peer, link, self.clock.now());
+            self.endpoint.on_path_limit(peer, bytes);
         }
     }
 

@@ -10,6 +10,8 @@
 //! One HELLO goes out on every link, the first link first; identical bytes are safe in Noise. Whichever WELCOME
 //! comes first wins. A running session goes on while a new handshake is under way.
 
+mod dial;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -27,20 +29,12 @@ use crate::session::path::Origin;
 use crate::session::{self, Session, SessionParameters};
 use crate::wire::handshake::{HELLO_BYTES, HelloPayload, WelcomePayload};
 use crate::wire::header::{self, DataHeader, Kind};
+use dial::{ATTEMPT, Dial};
 
-/// A HELLO without an answer is replaced by a new one after this.
-const ATTEMPT: Duration = Duration::from_secs(1);
-/// When the HELLO of one attempt leaves: on the first link, on all others, on all, on all.
-const HELLO_TIMES: [Duration; 4] = [
-    Duration::ZERO,
-    Duration::from_millis(20),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-];
-/// Nothing heard for this long although heartbeats should come: the server may have forgotten us.
+/// Attempts are longer by up to this at random, so that many clients do not come at once.
+const ATTEMPT_JITTER: Duration = Duration::from_millis(333);
+/// Nothing heard for this long, and for three heartbeats, which the server answers: it may have forgotten us.
 const SILENCE: Duration = Duration::from_millis(1500);
-/// A key older than this is not used: the session ends (security: no key lives longer).
-const KEY_AGE_MAX: Duration = Duration::from_secs(180);
 /// Rotation happens within this part of the interval around it, so that many clients do not come at once.
 const ROTATION_JITTER: f64 = 0.1;
 
@@ -80,18 +74,6 @@ impl std::fmt::Debug for ClientConfig {
     }
 }
 
-/// A handshake under way.
-struct Dial {
-    initiator: Initiator,
-    hello: Box<[u8; HELLO_BYTES]>,
-    indexes: [u32; LINKS_MAX],
-    tag: u8,
-    started_at: Instant,
-    /// Next entry of [`HELLO_TIMES`] and the next link in it.
-    stage: usize,
-    next_link: u8,
-}
-
 /// The client endpoint.
 pub struct Client {
     config: ClientConfig,
@@ -108,6 +90,8 @@ pub struct Client {
     drops: DropCounters,
     handshakes: u64,
     rng: Rng,
+    /// The program ends: no more dialing.
+    closed: bool,
 }
 
 impl std::fmt::Debug for Client {
@@ -135,6 +119,7 @@ impl Client {
             events: std::collections::VecDeque::with_capacity(64),
             drops: DropCounters::default(),
             handshakes: 0,
+            closed: false,
         }
     }
 
@@ -161,7 +146,7 @@ impl Client {
     }
 
     fn start_dial(&mut self, now: Instant) {
-        self.dial_at = now + ATTEMPT;
+        self.dial_at = now + ATTEMPT + ATTEMPT_JITTER.mul_f64(self.rng.unit());
         let Self {
             rng, indexes: used, ..
         } = self;
@@ -203,15 +188,7 @@ impl Client {
         ) {
             Ok(initiator) => {
                 self.handshakes += 1;
-                self.dial = Some(Dial {
-                    initiator,
-                    hello,
-                    indexes,
-                    tag,
-                    started_at: now,
-                    stage: 0,
-                    next_link: 0,
-                });
+                self.dial = Some(Dial::new(initiator, hello, indexes, tag, now));
             }
             Err(_) => self.drops.count(DropReason::HandshakeRefused),
         }
@@ -228,7 +205,7 @@ impl Client {
 
     fn on_welcome(&mut self, datagram: &[u8], now: Instant) -> Result<(), DropReason> {
         let dial = self.dial.as_mut().ok_or(DropReason::UnknownIndex)?;
-        let established = dial.initiator.finish(datagram)?;
+        let established = dial.finish(datagram)?;
         let Some(dial) = self.dial.take() else {
             return Ok(());
         };
@@ -287,15 +264,6 @@ impl Client {
         Session::new(&parameters, self.config.session.clone(), now)
     }
 
-    fn on_cookie(&mut self, datagram: &[u8]) -> Result<(), DropReason> {
-        let dial = self.dial.as_mut().ok_or(DropReason::UnknownIndex)?;
-        let cookie = dial.initiator.open_cookie(datagram)?;
-        dial.initiator.set_cookie(&mut dial.hello, &cookie);
-        // The cookie holds for the address it was sent to; the others will get theirs.
-        (dial.stage, dial.next_link) = (2, 0);
-        Ok(())
-    }
-
     fn handle_datagram(
         &mut self,
         kind: Kind,
@@ -310,7 +278,10 @@ impl Client {
                 session.handle_datagram(epoch, link, datagram, None, now)
             }
             Kind::Welcome => self.on_welcome(datagram, now),
-            Kind::Cookie => self.on_cookie(datagram),
+            Kind::Cookie => {
+                let dial = self.dial.as_mut().ok_or(DropReason::UnknownIndex)?;
+                dial.on_cookie(datagram)
+            }
             Kind::Hello => Err(DropReason::HandshakeRefused),
         }
     }
@@ -318,18 +289,7 @@ impl Client {
     fn poll_hello(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         let link_count = self.link_count();
         let dial = self.dial.as_mut()?;
-        let due = dial.started_at + *HELLO_TIMES.get(dial.stage)?;
-        if now < due || link_count == 0 {
-            return None;
-        }
-        let link = LinkId(dial.next_link);
-        let last = if dial.stage == 0 { 0 } else { link_count - 1 };
-        if dial.next_link >= last {
-            dial.stage += 1;
-            dial.next_link = u8::from(dial.stage == 1 && link_count > 1);
-        } else {
-            dial.next_link += 1;
-        }
+        let link = dial.poll(link_count, now)?;
         out[..HELLO_BYTES].copy_from_slice(&dial.hello[..]);
         Some(Transmit {
             link: Some((PeerId(0), link)),
@@ -346,9 +306,9 @@ impl Client {
 
 /// When the server's silence means that it may have forgotten us. New keys are news of it as well: without them the
 /// next handshake would begin before the first datagram under them is back, and so on for ever.
-fn silent_at(session: &Session) -> Instant {
+fn silent_at(session: &Session, heartbeat: Duration) -> Instant {
     let agreed = session.established_at().unwrap_or(Instant::ZERO);
-    session.last_received_at().max(agreed) + SILENCE
+    session.last_received_at().max(agreed) + SILENCE.max(heartbeat * 3)
 }
 
 impl Endpoint for Client {
@@ -383,20 +343,20 @@ impl Endpoint for Client {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(session) = &mut self.session {
             session.handle_timeout(now);
-            let silent = now >= silent_at(session);
+            let silent = now >= silent_at(session, self.config.session.heartbeat);
             let rotate = now >= self.rotate_at || session.wants_rotation();
-            let expired = session
-                .established_at()
-                .is_none_or(|at| now.since(at) > KEY_AGE_MAX);
             if self.dial.is_none() && (silent || rotate) && self.dial_at == Instant::FAR {
                 self.dial_at = now;
             }
-            if expired {
-                self.session = None;
+            if !session.has_keys() {
+                // What is dialed now promised the server that the session goes on: dial anew.
+                (self.session, self.dial, self.dial_at) = (None, None, now);
                 self.indexes.clear();
                 self.events.push_back(Event::Lost { peer: PeerId(0) });
-                self.dial_at = self.dial_at.min(now);
             }
+        }
+        if self.closed {
+            self.dial_at = Instant::FAR;
         }
         if now >= self.dial_at {
             self.start_dial(now);
@@ -406,6 +366,18 @@ impl Endpoint for Client {
     fn on_send_error(&mut self, _peer: PeerId, link: LinkId, now: Instant) {
         if let Some(session) = &mut self.session {
             session.on_send_error(link, now);
+        }
+    }
+
+    fn on_path_limit(&mut self, peer: PeerId, bytes: usize) {
+        if let Some(session) = &mut self.session
+            && session.limit_datagrams(bytes)
+        {
+            let segment_bytes = session.segment_bytes();
+            self.events.push_back(Event::SegmentChanged {
+                peer,
+                segment_bytes,
+            });
         }
     }
 
@@ -445,33 +417,27 @@ impl Endpoint for Client {
                     });
                 }
                 session::Event::EpochDropped(epoch) => self.forget_epoch(epoch),
-                session::Event::Closed => self.dial_at = Instant::ZERO, // the server goes away: try to find it again
+                // The server goes away: try to find it again.
+                session::Event::Closed if !self.closed => self.dial_at = Instant::ZERO,
+                session::Event::Closed => {}
             }
         }
     }
 
     fn poll_timeout(&self, now: Instant) -> Instant {
-        let session = self.session.as_ref().map_or(Instant::FAR, |session| {
-            session
-                .poll_timeout(now)
-                .0
-                .min(silent_at(session))
-                .min(self.rotate_at)
-        });
-        let hello = self
-            .dial
-            .as_ref()
-            .and_then(|dial| Some(dial.started_at + *HELLO_TIMES.get(dial.stage)?))
-            .unwrap_or(Instant::FAR);
-        // A silent or rotating session that is dialing already waits for the dial.
-        let session = if self.dial.is_some() {
-            self.session
-                .as_ref()
-                .map_or(Instant::FAR, |session| session.poll_timeout(now).0)
-        } else {
-            session
-        };
-        session.min(hello).min(self.dial_at)
+        let mut soonest = self.dial_at;
+        if let Some(dial) = &self.dial {
+            soonest = soonest.min(dial.due_at());
+        }
+        if let Some(session) = &self.session {
+            soonest = soonest.min(session.poll_timeout(now).0);
+            // Silence and old keys make us dial, which has its own time once it is decided on.
+            if self.dial_at == Instant::FAR && !self.closed {
+                let silent_at = silent_at(session, self.config.session.heartbeat);
+                soonest = soonest.min(silent_at).min(self.rotate_at);
+            }
+        }
+        soonest
     }
 
     fn stats(&mut self, now: Instant) -> EndpointStats {
@@ -497,5 +463,6 @@ impl Endpoint for Client {
         }
         self.dial = None;
         self.dial_at = Instant::FAR;
+        self.closed = true;
     }
 }

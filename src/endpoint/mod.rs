@@ -22,7 +22,7 @@ use crate::session::path::Origin;
 
 pub use client::{Client, ClientConfig};
 pub use prefix::Prefix;
-pub use server::{PeerConfig, Server, ServerConfig};
+pub use server::{AllowedAddresses, PeerConfig, Server, ServerConfig};
 pub use stats::EndpointStats;
 
 /// Number of a peer in the server's configuration; a client's only peer is 0.
@@ -75,6 +75,13 @@ pub enum Event {
         /// Our port and the peer's address.
         origin: Origin,
     },
+    /// Datagrams are shorter from now on.
+    SegmentChanged {
+        /// Whose.
+        peer: PeerId,
+        /// As in [`Event::Established`].
+        segment_bytes: usize,
+    },
     /// A link changed its state.
     LinkState {
         /// Whose link.
@@ -96,6 +103,8 @@ pub trait Endpoint {
     fn handle_timeout(&mut self, now: Instant);
     /// The kernel refused a datagram of a link.
     fn on_send_error(&mut self, peer: PeerId, link: LinkId, now: Instant);
+    /// The kernel refuses datagrams to a peer that are longer than `bytes`.
+    fn on_path_limit(&mut self, peer: PeerId, bytes: usize);
     /// A discard outside of the endpoint (socket, TUN).
     fn count_drop(&mut self, reason: DropReason, count: u64);
     /// The next datagrams to send, written to `out` (at least [`crate::session::RUN_BYTES_MAX`] long).

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::PeerId;
+use crate::wire::inner_ip;
+use crate::wire::virtio::VIRTIO_BYTES;
 
 /// An address prefix, host bits zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +126,14 @@ impl PeerTable {
                 .find(|(prefix, _)| prefix.contains(address))
                 .map(|(_, peer)| *peer)
         })
+    }
+}
+
+impl PeerTable {
+    /// Number of the peer whose address the packet of a frame names as its source.
+    pub fn owner_of_source(&self, frame: &[u8]) -> Option<usize> {
+        let ip = inner_ip::parse(frame.get(VIRTIO_BYTES..)?).ok()?;
+        Some(self.get(ip.src)?.index())
     }
 }
 

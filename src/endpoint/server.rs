@@ -5,114 +5,49 @@
 //!  DATA  ─► receiver index ─► session, or the waiting one: its first datagram confirms the keys and replaces
 //! ```
 //!
-//! Nothing is kept for anyone who is not authenticated. A replayed HELLO at most makes keys that nobody can use.
+//! Nothing is kept for anyone who is not authenticated. A replayed HELLO at most makes keys that nobody can use. A
+//! session without keys that are young enough is wiped.
+
+mod config;
+mod handshake;
+mod peer;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use super::admission::{Admission, Verdict};
-use super::epoch::{FEATURE_FRESH, draw_indexes, epoch_keys};
-use super::prefix::{PeerTable, Prefix};
+use super::admission::Admission;
+use super::prefix::PeerTable;
 use super::stats::{EndpointStats, PeerStats};
 use super::{Endpoint, Event, PeerId, Transmit};
 use crate::base::id::LINKS_MAX;
-use crate::base::{DropCounters, DropReason, Instant, LinkId, Rng, WanId};
+use crate::base::{DropCounters, DropReason, Instant, LinkId, Rng};
 use crate::crypto::Cipher;
-use crate::crypto::handshake::Responder;
-use crate::crypto::key_schedule::Role;
-use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
-use crate::session::config::{SessionConfig, WanConfig};
+use crate::crypto::keys::PublicKey;
+use crate::session::config::SessionConfig;
 use crate::session::path::Origin;
-use crate::session::{self, Session, SessionParameters};
-use crate::wire::handshake::{Hello, WELCOME_BYTES, WelcomePayload};
+use crate::session::{self, Session};
+use crate::wire::handshake::{COOKIE_BYTES, MAC_BYTES, WELCOME_BYTES};
 use crate::wire::header::{self, DataHeader, Kind};
 use crate::wire::inner_ip;
 use crate::wire::virtio::VIRTIO_BYTES;
+use config::route_table;
+use peer::Peer;
 
-/// A session from which nothing came for this long is wiped: three times the life of a key.
-const IDLE_MAX: Duration = Duration::from_secs(540);
-/// A peer's own HELLOs are answered at most this often.
-const HELLO_INTERVAL: Duration = Duration::from_millis(20);
+pub use config::{AllowedAddresses, PeerConfig, ServerConfig};
+
 /// Answers to handshakes waiting to be sent; more are dropped, the client asks again.
 const ANSWERS_MAX: usize = 64;
-
-/// One client that may connect.
-pub struct PeerConfig {
-    /// Name for status and logs.
-    pub name: String,
-    /// Its key.
-    pub public_key: PublicKey,
-    /// Mixed into the handshake when there is one.
-    pub preshared_key: Option<PresharedKey>,
-    /// Inner addresses that are routed to it and accepted from it.
-    pub allowed: Vec<Prefix>,
-    /// Those of `allowed` that are single addresses.
-    pub hosts: Vec<IpAddr>,
-}
-
-impl std::fmt::Debug for PeerConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerConfig")
-            .field("name", &self.name)
-            .finish_non_exhaustive() // no keys
-    }
-}
-
-/// What a server needs to know.
-pub struct ServerConfig {
-    /// Our key.
-    pub private_key: PrivateKey,
-    /// Who may connect.
-    pub peers: Vec<PeerConfig>,
-    /// Ciphers we are willing to use.
-    pub cipher_bits: u8,
-    /// Largest datagram we take.
-    pub datagram_bytes_max: u16,
-    /// Handshakes a second before cookies are demanded.
-    pub handshakes_per_s: u32,
-    /// Behaviour of the sessions.
-    pub session: SessionConfig,
-    /// Random number of this start of the program.
-    pub boot_id: [u8; 8],
-    /// Secret of the cookies.
-    pub cookie_secret: [u8; 32],
-    /// Seed from the system's random source.
-    pub seed: u64,
-}
-
-impl std::fmt::Debug for ServerConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerConfig")
-            .field("datagram_bytes_max", &self.datagram_bytes_max)
-            .finish_non_exhaustive() // no keys
-    }
-}
+/// How long copies of a HELLO are answered: longer than a client repeats it, and the slowest link on top.
+const COPIES_TIME: Duration = Duration::from_secs(10);
+/// Copies that are answered: a client's, ten times by each of its links.
+const COPIES_MAX: u16 = 10 * LINKS_MAX as u16;
+/// Keys that nothing arrives under for this long are forgotten: longer than any round trip.
+const WAITING_TIME: Duration = Duration::from_secs(15);
 
 /// An answer to a handshake.
 enum Answer {
     Welcome(Box<[u8; WELCOME_BYTES]>),
-    Cookie([u8; crate::wire::handshake::COOKIE_BYTES]),
-}
-
-/// The last handshake of a peer, kept for the copies of its HELLO that come by other links.
-struct Answered {
-    ephemeral: [u8; 32],
-    welcome: Box<[u8; WELCOME_BYTES]>,
-}
-
-struct Peer {
-    config: PeerConfig,
-    session: Option<Session>,
-    /// A session whose keys are not confirmed: the client restarted, or is new.
-    waiting: Option<Session>,
-    boot_id: [u8; 8],
-    waiting_boot_id: [u8; 8],
-    stamp: [u8; 12],
-    answered: Option<Answered>,
-    answered_at: Instant,
-    epoch: u32,
-    cipher: Option<Cipher>,
+    Cookie([u8; COOKIE_BYTES]),
 }
 
 /// Whom a receiver index belongs to.
@@ -131,6 +66,8 @@ pub struct Server {
     keys: BTreeMap<PublicKey, PeerId>,
     routes: PeerTable,
     indexes: HashMap<u32, IndexEntry>,
+    /// mac1 of each peer's last HELLO.
+    copies: HashMap<[u8; MAC_BYTES], PeerId>,
     admission: Admission,
     answers: VecDeque<(Origin, Answer)>,
     events: VecDeque<Event>,
@@ -152,23 +89,14 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// A server that waits.
-    pub fn new(mut config: ServerConfig, now: Instant) -> Self {
-        let mut routes = PeerTable::default();
+    pub fn new(mut config: ServerConfig, _now: Instant) -> Self {
         let mut keys = BTreeMap::new();
         let configs = std::mem::take(&mut config.peers);
         for (number, peer) in (0_u16..).zip(&configs) {
             keys.insert(peer.public_key, PeerId(number));
-            for &host in &peer.hosts {
-                routes.insert(Prefix::host(host), Some(host), PeerId(number));
-            }
-            for &prefix in &peer.allowed {
-                routes.insert(prefix, None, PeerId(number));
-            }
         }
-        let peers = configs
-            .into_iter()
-            .map(|config| Peer::new(config, now))
-            .collect();
+        let routes = route_table(configs.iter().map(|peer| &peer.addresses));
+        let peers = configs.into_iter().map(Peer::new).collect();
         Self {
             admission: Admission::new(
                 config.private_key.public(),
@@ -181,6 +109,7 @@ impl Server {
             keys,
             routes,
             indexes: HashMap::with_capacity(4 * LINKS_MAX),
+            copies: HashMap::with_capacity(16),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
             events: VecDeque::with_capacity(64),
             epoch_count: 0,
@@ -192,7 +121,11 @@ impl Server {
     }
 
     /// Applies a reloaded configuration to running and later sessions.
-    pub fn reconfigure(&mut self, session: &SessionConfig) {
+    pub fn reconfigure(&mut self, session: &SessionConfig, allowed: Vec<AllowedAddresses>) {
+        for (peer, addresses) in self.peers.iter_mut().zip(allowed) {
+            peer.config.addresses = addresses;
+        }
+        self.routes = route_table(self.peers.iter().map(|peer| &peer.config.addresses));
         self.config.session = session.clone();
         for peer in &mut self.peers {
             if let Some(running) = &mut peer.session {
@@ -216,140 +149,22 @@ impl Server {
             .min_by_key(|(at, _)| *at)
     }
 
-    fn on_hello(
-        &mut self,
-        origin: Origin,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        let hello = Hello::parse(datagram)?;
-        let ephemeral = *hello.ephemeral();
-        // Copies of one HELLO on several links get the one answer.
-        if let Some(answered) = self
-            .peers
-            .iter()
-            .filter_map(|p| p.answered.as_ref())
-            .find(|a| a.ephemeral == ephemeral)
-        {
-            let welcome = answered.welcome.clone();
-            return self.answer(origin, Answer::Welcome(welcome));
+    fn check_room_for_answer(&self) -> Result<(), DropReason> {
+        if self.answers.len() < ANSWERS_MAX {
+            Ok(())
+        } else {
+            Err(DropReason::HandshakeLimited)
         }
-        match self.admission.check(datagram, origin.address, now) {
-            Verdict::Pass => {}
-            Verdict::Drop(reason) => return Err(reason),
-            Verdict::Cookie(cookie) => return self.answer(origin, Answer::Cookie(cookie)),
-        }
-        let responder = Responder::read(&self.config.private_key, datagram)?;
-        let &id = self
-            .keys
-            .get(&responder.peer())
-            .ok_or(DropReason::HandshakeRefused)?;
-        let peer = &mut self.peers[id.index()];
-        if responder.payload().stamp <= peer.stamp {
-            return Err(DropReason::HandshakeReplay);
-        }
-        if peer.answered.is_some() && now.since(peer.answered_at) < HELLO_INTERVAL {
-            return Err(DropReason::HandshakeLimited);
-        }
-        let welcome = self.welcome(id, responder, ephemeral, now)?;
-        self.answer(origin, Answer::Welcome(welcome))
-    }
-
-    /// Makes keys for a peer whose HELLO was opened.
-    fn welcome(
-        &mut self,
-        id: PeerId,
-        responder: Responder,
-        ephemeral: [u8; 32],
-        now: Instant,
-    ) -> Result<Box<[u8; WELCOME_BYTES]>, DropReason> {
-        let hello = *responder.payload();
-        let sender_index = responder.sender_index();
-        let Self {
-            indexes: used, rng, ..
-        } = self;
-        let indexes = draw_indexes(hello.link_count, rng, |index| used.contains_key(&index));
-        let peer = &mut self.peers[id.index()];
-        let fresh = peer.session.is_none()
-            || hello.boot_id != peer.boot_id
-            || hello.features & FEATURE_FRESH != 0;
-        let cipher = Cipher::choose(self.config.cipher_bits, hello.cipher_bits);
-        let payload = WelcomePayload {
-            cipher: cipher.code(),
-            features: if fresh { FEATURE_FRESH } else { 0 },
-            boot_id: self.config.boot_id,
-            link_count: hello.link_count,
-            datagram_bytes_max: self.config.datagram_bytes_max,
-            hold_time_max_ms: u16::try_from(crate::reorder::hold::HOLD_MAX.as_millis())
-                .unwrap_or(u16::MAX),
-            indexes,
-        };
-        let mut welcome = Box::new([0; WELCOME_BYTES]);
-        #[allow(clippy::cast_possible_truncation)] // 32 random bits are what is wanted
-        let own_index = self.rng.next_u64() as u32;
-        let established = responder
-            .finish(
-                peer.config.preshared_key.as_ref(),
-                own_index,
-                &payload,
-                &mut welcome,
-            )
-            .map_err(|_| DropReason::HandshakeRefused)?;
-        self.handshakes += 1;
-        self.epoch_count = self.epoch_count.wrapping_add(1);
-        let epoch = self.epoch_count;
-        #[allow(clippy::cast_possible_truncation)] // the low byte names the epoch
-        let tag = sender_index as u8;
-        let keys = epoch_keys(
-            &established,
-            Role::Responder,
-            epoch,
-            tag,
-            hello.link_count,
-            &hello.indexes,
-            now,
-        );
-        peer.stamp = hello.stamp;
-        peer.answered = Some(Answered {
-            ephemeral,
-            welcome: welcome.clone(),
-        });
-        peer.answered_at = now;
-        peer.epoch = epoch;
-        peer.cipher = Some(cipher);
-        if fresh {
-            self.indexes
-                .retain(|_, entry| !(entry.peer == id && entry.waiting));
-            let datagram_bytes_max = hello.datagram_bytes_max.min(self.config.datagram_bytes_max);
-            let parameters =
-                session_parameters(hello.link_count, datagram_bytes_max, self.rng.next_u64());
-            let mut session = Session::new(&parameters, self.config.session.clone(), now);
-            session.install_epoch(keys, now);
-            peer.waiting = Some(session);
-            peer.waiting_boot_id = hello.boot_id;
-        } else if let Some(session) = &mut peer.session {
-            session.install_epoch(keys, now);
-        }
-        for link in (0..hello.link_count).map(LinkId) {
-            self.indexes.insert(
-                indexes[link.index()],
-                IndexEntry {
-                    peer: id,
-                    epoch,
-                    link,
-                    waiting: fresh,
-                },
-            );
-        }
-        Ok(welcome)
     }
 
     fn answer(&mut self, origin: Origin, answer: Answer) -> Result<(), DropReason> {
-        if self.answers.len() >= ANSWERS_MAX {
-            return Err(DropReason::HandshakeLimited);
-        }
+        self.check_room_for_answer()?;
         self.answers.push_back((origin, answer));
         Ok(())
+    }
+
+    fn forget_indexes(&mut self, whose: impl Fn(&IndexEntry) -> bool) {
+        self.indexes.retain(|_, entry| !whose(entry));
     }
 
     fn on_data(
@@ -361,15 +176,14 @@ impl Server {
         let index = DataHeader::parse(datagram)?.receiver_index;
         let &entry = self.indexes.get(&index).ok_or(DropReason::UnknownIndex)?;
         let peer = &mut self.peers[entry.peer.index()];
-        let session = if entry.waiting {
-            &mut peer.waiting
-        } else {
-            &mut peer.session
-        };
-        let session = session.as_mut().ok_or(DropReason::NoSession)?;
-        let before = session.received_datagrams();
+        if !entry.waiting {
+            let session = peer.session.as_mut().ok_or(DropReason::NoSession)?;
+            return session.handle_datagram(entry.epoch, entry.link, datagram, Some(origin), now);
+        }
+        let waiting = peer.waiting.as_mut().ok_or(DropReason::NoSession)?;
+        let session = waiting.session(&self.config.session, now);
         let result = session.handle_datagram(entry.epoch, entry.link, datagram, Some(origin), now);
-        if entry.waiting && session.received_datagrams() > before {
+        if session.received_datagrams() > 0 {
             self.promote(entry.peer, now);
         }
         result
@@ -378,7 +192,11 @@ impl Server {
     /// The waiting session's keys were confirmed: it replaces the old one.
     fn promote(&mut self, id: PeerId, now: Instant) {
         let peer = &mut self.peers[id.index()];
-        let Some(mut session) = peer.waiting.take() else {
+        let Some(waiting) = peer.waiting.take() else {
+            return;
+        };
+        (peer.boot_id, peer.superseded) = (waiting.boot_id, false);
+        let Some(mut session) = waiting.into_session() else {
             return;
         };
         session.handle_timeout(now);
@@ -386,9 +204,7 @@ impl Server {
         if peer.session.replace(session).is_some() {
             self.events.push_back(Event::Lost { peer: id });
         }
-        peer.boot_id = peer.waiting_boot_id;
-        self.indexes
-            .retain(|_, entry| entry.peer != id || entry.waiting);
+        self.forget_indexes(|entry| entry.peer == id && !entry.waiting);
         for entry in self.indexes.values_mut() {
             entry.waiting &= entry.peer != id;
         }
@@ -397,6 +213,13 @@ impl Server {
             fresh: true,
             segment_bytes,
         });
+    }
+
+    /// Wipes a session.
+    fn lose(&mut self, id: PeerId) {
+        self.peers[id.index()].session = None;
+        self.forget_indexes(|entry| entry.peer == id && !entry.waiting);
+        self.events.push_back(Event::Lost { peer: id });
     }
 
     fn handle_datagram(
@@ -416,57 +239,6 @@ impl Server {
     fn route(&self, frame: &[u8]) -> Result<PeerId, DropReason> {
         let ip = inner_ip::parse(frame.get(VIRTIO_BYTES..).ok_or(DropReason::NotIp)?)?;
         self.routes.get(ip.dst).ok_or(DropReason::NoPeer)
-    }
-}
-
-impl Peer {
-    fn new(config: PeerConfig, now: Instant) -> Self {
-        Self {
-            config,
-            session: None,
-            waiting: None,
-            boot_id: [0; 8],
-            waiting_boot_id: [0; 8],
-            stamp: [0; 12],
-            answered: None,
-            answered_at: now,
-            epoch: 0,
-            cipher: None,
-        }
-    }
-
-    /// Whether the inner source address is the peer's.
-    fn owns_source(&self, frame: &[u8]) -> bool {
-        frame
-            .get(VIRTIO_BYTES..)
-            .and_then(|packet| inner_ip::parse(packet).ok())
-            .is_some_and(|ip| {
-                self.config
-                    .allowed
-                    .iter()
-                    .any(|prefix| prefix.contains(ip.src))
-            })
-    }
-}
-
-/// A session whose links and WANs the client will describe. There are at most as many WANs as links.
-fn session_parameters(link_count: u8, datagram_bytes_max: u16, seed: u64) -> SessionParameters {
-    let wans = (0..link_count)
-        .map(|number| WanConfig {
-            id: WanId(number),
-            name: format!("wan{number}"),
-            backup: false,
-            rate_to_peer: None,
-            rate_to_us: None,
-        })
-        .collect();
-    SessionParameters {
-        initiator: false,
-        link_count,
-        wans,
-        wan_of_link: (0..link_count).map(WanId).collect(),
-        datagram_bytes_max: usize::from(datagram_bytes_max),
-        seed,
     }
 }
 
@@ -503,17 +275,17 @@ impl Endpoint for Server {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        for at in 0..self.peers.len() {
+        for (at, id) in (0..self.peers.len()).zip((0..).map(PeerId)) {
             let peer = &mut self.peers[at];
-            let Some(session) = &mut peer.session else {
+            if peer.waiting.take_if(|w| now >= w.until).is_some() {
+                self.forget_indexes(|entry| entry.peer == id && entry.waiting);
+            }
+            let Some(session) = &mut self.peers[at].session else {
                 continue;
             };
             session.handle_timeout(now);
-            if now.since(session.last_received_at()) > IDLE_MAX {
-                peer.session = None;
-                let id = PeerId(u16::try_from(at).unwrap_or(u16::MAX));
-                self.indexes.retain(|_, entry| entry.peer != id);
-                self.events.push_back(Event::Lost { peer: id });
+            if !session.has_keys() {
+                self.lose(id);
             }
         }
     }
@@ -525,6 +297,19 @@ impl Endpoint for Server {
             .and_then(|peer| peer.session.as_mut())
         {
             session.on_send_error(link, now);
+        }
+    }
+
+    fn on_path_limit(&mut self, peer: PeerId, bytes: usize) {
+        let known = self.peers.get_mut(peer.index());
+        if let Some(session) = known.and_then(|peer| peer.session.as_mut())
+            && session.limit_datagrams(bytes)
+        {
+            let segment_bytes = session.segment_bytes();
+            self.events.push_back(Event::SegmentChanged {
+                peer,
+                segment_bytes,
+            });
         }
     }
 
@@ -570,21 +355,15 @@ impl Endpoint for Server {
         let count = self.peers.len();
         for turn in 0..count {
             let at = (self.next_frame_peer + turn) % count;
-            let Some(mut session) = self.peers[at].session.take() else {
+            let Some(session) = &mut self.peers[at].session else {
                 continue;
             };
-            let mut found = None;
             while let Some(bytes) = session.poll_frame(now, out) {
-                if self.peers[at].owns_source(&out[..bytes]) {
-                    found = Some(bytes);
-                    break;
+                if self.routes.owner_of_source(&out[..bytes]) == Some(at) {
+                    self.next_frame_peer = at + 1;
+                    return Some(bytes);
                 }
                 self.drops.count(DropReason::InnerSource);
-            }
-            self.peers[at].session = Some(session);
-            if found.is_some() {
-                self.next_frame_peer = at + 1;
-                return found;
             }
         }
         None
@@ -594,8 +373,7 @@ impl Endpoint for Server {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        for at in 0..self.peers.len() {
-            let id = PeerId(u16::try_from(at).unwrap_or(u16::MAX));
+        for (at, id) in (0..self.peers.len()).zip((0..).map(PeerId)) {
             while let Some(event) = self.peers[at]
                 .session
                 .as_mut()
@@ -617,14 +395,11 @@ impl Endpoint for Server {
                         });
                     }
                     session::Event::EpochDropped(epoch) => {
-                        self.indexes
-                            .retain(|_, entry| entry.peer != id || entry.epoch != epoch);
+                        self.forget_indexes(|entry| entry.peer == id && entry.epoch == epoch);
                     }
                     session::Event::Closed => {
-                        self.peers[at].session = None;
-                        self.indexes
-                            .retain(|_, entry| entry.peer != id || entry.waiting);
-                        return Some(Event::Lost { peer: id });
+                        self.lose(id);
+                        return self.events.pop_front();
                     }
                 }
             }
@@ -638,8 +413,11 @@ impl Endpoint for Server {
         }
         self.peers
             .iter()
-            .filter_map(|peer| peer.session.as_ref())
-            .map(|session| session.poll_timeout(now).0)
+            .map(|peer| {
+                let waiting = peer.waiting.as_ref().map_or(Instant::FAR, |w| w.until);
+                let session = peer.session.as_ref();
+                session.map_or(waiting, |s| s.poll_timeout(now).0.min(waiting))
+            })
             .min()
             .unwrap_or(Instant::FAR)
     }

@@ -9,8 +9,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Emulator, LabError, Launch, Netns, Process, netns};
+use super::{Emulator, LabError, Launch, Netns, Process, netns, wait_until};
 use crate::sys::Netdev;
 use crate::sys::netdev::{Feature, Mac, Prefix, Route};
 
@@ -109,6 +110,14 @@ impl Topology {
         let mut netdev = Netdev::open()?;
         for (index, wan) in wans.iter().enumerate() {
             connect_wan(&mut netdev, index + 1, wan, &clients[wan.client], &server)?;
+        }
+        // Addresses come last: on an interface that runs already they work from the start, IPv6 ones too.
+        for namespace in clients.iter().chain([&server, &outside]) {
+            wait_running(namespace)?;
+        }
+        for (index, wan) in wans.iter().enumerate() {
+            clients[wan.client].run(|| configure_end(index + 1, Side::Client))??;
+            server.run(|| configure_end(index + 1, Side::Server))??;
         }
         let args = emulator_args(&wans);
         let emulator = Process::start("wanem", &programs.wanem, &args, &outside, &directory, true)?;
@@ -226,6 +235,31 @@ fn emulator_args(wans: &[Wan]) -> Vec<OsString> {
     args
 }
 
+/// Waits until every interface of `namespace` carries packets: the kernel connects virtual cables some time after both
+/// ends are up, and drops what is sent before. Until then the state is `unknown`, which counts as running.
+fn wait_running(namespace: &Netns) -> Result<(), LabError> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let connected = |name: &str| {
+        let state = fs::read_to_string(format!("/sys/class/net/{name}/operstate"));
+        state.map_or(true, |state| state.trim() == "up")
+    };
+    let running = || -> Result<bool, LabError> {
+        let interfaces = Netdev::open()?.interfaces()?;
+        let mut cables = interfaces
+            .iter()
+            .filter(|interface| interface.up && interface.name != "lo");
+        Ok(cables.all(|interface| interface.running && connected(&interface.name)))
+    };
+    let all = namespace.run(|| wait_until(LIMIT, || running().unwrap_or(false)))?;
+    let failure = || {
+        LabError::Program(format!(
+            "an interface in {} does not come up",
+            namespace.name()
+        ))
+    };
+    all.then_some(()).ok_or_else(failure)
+}
+
 fn configure_server() -> Result<(), LabError> {
     let mut netdev = Netdev::open()?;
     netdev.add_address("lo", Prefix::host(SERVER_V4.into()), None)?;
@@ -233,7 +267,7 @@ fn configure_server() -> Result<(), LabError> {
     Ok(())
 }
 
-/// One WAN: two pairs of interfaces with the emulator between them.
+/// One WAN: two pairs of interfaces with the emulator between them, up and without addresses.
 fn connect_wan(
     netdev: &mut Netdev,
     number: usize,
@@ -255,56 +289,31 @@ fn connect_wan(
         netdev.move_to(&device, namespace.as_fd())?;
     }
     let mtu = wan.mtu;
-    let client_side = || -> Result<(), LabError> {
-        let mut netdev = Netdev::open()?;
-        bring_up_without_offload(&mut netdev, &device, mtu, Some(mac(number, Side::Client)))?;
-        netdev.add_address(
-            &device,
-            Prefix {
-                address: Topology::client_v4(number).into(),
-                bits: 24,
-            },
-            None,
-        )?;
-        netdev.add_address(
-            &device,
-            Prefix {
-                address: Topology::client_v6(number).into(),
-                bits: 64,
-            },
-            None,
-        )?;
-        client_routes(&mut netdev, number)
-    };
-    let server_side = || -> Result<(), LabError> {
-        let mut netdev = Netdev::open()?;
-        bring_up_without_offload(&mut netdev, &device, mtu, Some(mac(number, Side::Server)))?;
-        let [v4, v6] = addresses(number, Side::Server);
-        netdev.add_address(
-            &device,
-            Prefix {
-                address: v4,
-                bits: 24,
-            },
-            None,
-        )?;
-        netdev.add_address(
-            &device,
-            Prefix {
-                address: v6,
-                bits: 64,
-            },
-            None,
-        )?;
-        let [v4, v6] = addresses(number, Side::Client);
-        netdev.add_neighbour(&device, v4, mac(number, Side::Client))?;
-        netdev.add_neighbour(&device, v6, mac(number, Side::Client))?;
-        Ok(())
-    };
-    client.run(client_side)??;
-    server.run(server_side)??;
+    for (namespace, side) in [(client, Side::Client), (server, Side::Server)] {
+        namespace.run(|| {
+            let mut netdev = Netdev::open()?;
+            bring_up_without_offload(&mut netdev, &device, mtu, Some(mac(number, side)))
+        })??;
+    }
     bring_up_without_offload(netdev, &inside, mtu, None)?;
     bring_up_without_offload(netdev, &outside, mtu, None)
+}
+
+/// One end's addresses on one WAN, and what it knows about the other end.
+fn configure_end(number: usize, side: Side) -> Result<(), LabError> {
+    let mut netdev = Netdev::open()?;
+    let device = format!("eth{number}");
+    for address in addresses(number, side) {
+        let bits = if address.is_ipv4() { 24 } else { 64 };
+        netdev.add_address(&device, Prefix { address, bits }, None)?;
+    }
+    if side == Side::Client {
+        return client_routes(&mut netdev, number);
+    }
+    for address in addresses(number, Side::Client) {
+        netdev.add_neighbour(&device, address, mac(number, Side::Client))?;
+    }
+    Ok(())
 }
 
 /// Gateways and default routes over every WAN with rising metrics: the first WAN carries what has no source rule.

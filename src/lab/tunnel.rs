@@ -194,7 +194,10 @@ impl Tunnel {
     /// Without CAP_NET_RAW.
     pub fn ping(&self, lab: &Topology, index: usize, count: usize) -> Result<PingReport, LabError> {
         let config = PingConfig::new(lab.client(index), INNER_SERVER_V4, Some(count));
+        // Without the inner source address, packets would take the default route while there is no tunnel, and the
+        // server would even answer them: its kernel knows the inner address, whatever interface asks.
         ping(PingConfig {
+            source: Some(inner_client_v4(index).into()),
             linger: Duration::from_millis(500),
             ..config
         })

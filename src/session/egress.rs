@@ -149,9 +149,13 @@ impl Session {
             .frames
             .store(frame)
             .ok_or(DropReason::NoBuffer)?;
-        if let Some(evicted) = self.egress.queue.enqueue(hash, bytes, stored, now) {
-            self.egress.frames.give(evicted);
+        self.accepted.0 += 1;
+        self.accepted.1 += u64::from(bytes);
+        let mut victim = self.egress.queue.enqueue(hash, bytes, stored, now);
+        while let Some(frame) = victim {
+            self.egress.frames.give(frame);
             self.drops.count(DropReason::QueueFull);
+            victim = self.egress.queue.shed();
         }
         Ok(())
     }
@@ -194,41 +198,51 @@ impl Session {
                     sparse,
                 });
             }
-            match self.mark_or_trim(item.item) {
-                Some(frame) => {
-                    return Some(Taken {
-                        frame,
-                        hash,
-                        sparse,
-                    });
-                }
-                None => self.drops.count(DropReason::Aqm),
+            if let Some(frame) = self.signal(item.item, item.overdue) {
+                return Some(Taken {
+                    frame,
+                    hash,
+                    sparse,
+                });
             }
+            self.drops.count(DropReason::Aqm);
+            self.egress.queue.refund(hash, item.bytes);
         }
     }
 
-    /// CoDel wants the flow to slow down: mark it, else take one segment off a superframe, else drop it.
-    fn mark_or_trim(&mut self, frame: Frame) -> Option<Frame> {
+    /// CoDel wants the flow to slow down: its frame is marked, else one segment is taken off a superframe, else it is
+    /// dropped (`None`), at once when the flow did not care for marks.
+    fn signal(&mut self, frame: Frame, overdue: bool) -> Option<Frame> {
+        if overdue {
+            self.egress.frames.give(frame);
+            return None;
+        }
         let bytes = self.egress.frames.bytes_mut(&frame);
         if mark_ce(&mut bytes[VIRTIO_BYTES..]) {
             return Some(frame);
         }
         let segments = segment::segment_count(bytes);
-        let mut trimmed = None;
-        if segments > 1
-            && let Some(room) = self.egress.frames.take(frame.len())
-        {
-            // Both frames lie in one store; the copy goes through the body buffer's sibling, the scratch frame.
-            self.scratch[..frame.len()].copy_from_slice(self.egress.frames.bytes(&frame));
-            let out = self.egress.frames.bytes_mut(&room);
-            match segment::extract(&self.scratch[..frame.len()], 1..segments, out) {
-                Some(bytes) => trimmed = Some(room.shortened(bytes)),
-                None => self.egress.frames.give(room),
-            }
-            self.drops.count(DropReason::Aqm);
-        }
+        let trimmed = if segments > 1 {
+            self.without_first_segment(&frame, segments)
+        } else {
+            None
+        };
         self.egress.frames.give(frame);
         trimmed
+    }
+
+    fn without_first_segment(&mut self, frame: &Frame, segments: usize) -> Option<Frame> {
+        let room = self.egress.frames.take(frame.len())?;
+        // Both frames lie in one store, so the copy goes by way of the scratch frame.
+        let whole = &mut self.scratch[..frame.len()];
+        whole.copy_from_slice(self.egress.frames.bytes(frame));
+        let out = self.egress.frames.bytes_mut(&room);
+        let Some(bytes) = segment::extract(whole, 1..segments, out) else {
+            self.egress.frames.give(room);
+            return None;
+        };
+        self.drops.count(DropReason::Aqm);
+        Some(room.shortened(bytes))
     }
 
     /// Puts the next frame, and small ones waiting behind it, into one body; or starts to cut it.
@@ -242,12 +256,13 @@ impl Session {
             return false;
         };
         let lane = Lane::of_flow(hash);
-        let seq = self.next_lane_seq(lane);
         let Ok(whole) = whole_len(self.egress.frames.bytes(&frame), false) else {
             self.egress.frames.give(frame);
             self.drops.count(DropReason::BadVirtio);
             return true;
         };
+        // Only from here on: the receiver waits for every number that was taken.
+        let seq = self.next_lane_seq(lane);
         if whole > self.body_bytes_max {
             let rest = fragments(frame.len(), self.body_bytes_max);
             self.egress.cutting = Some(Cutting {
@@ -260,7 +275,7 @@ impl Session {
         }
         let mut writer = BodyWriter::new();
         let written = writer.push(
-            &mut self.egress.body,
+            &mut self.egress.body[..self.body_bytes_max],
             lane,
             seq,
             self.egress.frames.bytes(&frame),
@@ -293,7 +308,7 @@ impl Session {
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
             let _ = writer.push(
-                &mut self.egress.body,
+                &mut self.egress.body[..self.body_bytes_max],
                 lane,
                 seq,
                 self.egress.frames.bytes(frame),

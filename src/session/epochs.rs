@@ -1,7 +1,7 @@
 //! Keys of the session's epochs and when each is used.
 //!
 //! ```text
-//!              install (initiator)                    retire after OVERLAP
+//!              install (initiator)                    retire after OVERLAP_MIN
 //!  handshake ──────────────────────► current ──► previous ──────────────────► wiped
 //!      │ install (responder)            ▲
 //!      └────────► next ─────────────────┘ first datagram opened under it
@@ -9,15 +9,13 @@
 //!
 //! The responder keeps sending under the old keys until something arrives under the new ones: that is the key
 //! confirmation. Packet numbers start at 0 in each epoch; `base` makes them one rising sequence of the link.
-
-use std::time::Duration;
+//!
+//! Invariant: nothing is sealed or opened under keys older than [`STOP_AFTER`]; they are wiped at that age.
 
 use crate::base::{DropReason, Instant, LinkId};
+use crate::crypto::key_schedule::{OVERLAP_MIN, STOP_AFTER};
 use crate::crypto::seal::{OpenKey, SealKey};
 use crate::wire::header::DataHeader;
-
-/// How long old keys still open what is under way: far above any link's delay, below the 180 s limit of a key.
-const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Numbers left out between the epochs of one link: more than a report's bitmap reaches, so that a report never
 /// speaks about two epochs.
@@ -51,6 +49,25 @@ pub struct EpochKeys {
     pub established_at: Instant,
 }
 
+impl EpochKeys {
+    /// When they must not be used any more.
+    pub fn expires_at(&self) -> Instant {
+        self.established_at + STOP_AFTER
+    }
+
+    /// Whether a link's datagrams can be sealed at `now`.
+    pub fn can_seal(&self, link: LinkId, now: Instant) -> bool {
+        let key = self.links.get(link.index());
+        now < self.expires_at() && key.is_some_and(|key| !key.seal.exhausted())
+    }
+
+    /// Whether a key is near a limit of its cipher, in either direction.
+    pub fn wants_rotation(&self) -> bool {
+        let near = |link: &LinkKeys| link.seal.wants_rotation() || link.open.wants_rotation();
+        self.links.iter().any(near)
+    }
+}
+
 /// Previous, current and next keys.
 #[derive(Debug, Default)]
 pub struct Epochs {
@@ -82,7 +99,8 @@ impl Epochs {
             link_keys.sent_base = sent_next(link) + NUMBER_GAP;
         }
         if let Some(old) = self.current.replace(keys)
-            && let Some((older, _)) = self.previous.replace((old, now + OVERLAP))
+            && let until = old.expires_at().min(now + OVERLAP_MIN)
+            && let Some((older, _)) = self.previous.replace((old, until))
         {
             self.dropped.push(older.id);
         }
@@ -100,6 +118,7 @@ impl Epochs {
         header: &DataHeader,
         datagram: &'a mut [u8],
         largest_received: u64,
+        now: Instant,
     ) -> Result<(u64, &'a mut [u8]), DropReason> {
         let keys = [
             self.current.as_mut(),
@@ -108,7 +127,7 @@ impl Epochs {
         ]
         .into_iter()
         .flatten()
-        .find(|keys| keys.id == id)
+        .find(|keys| keys.id == id && now < keys.expires_at())
         .and_then(|keys| keys.links.get_mut(link.index()))
         .ok_or(DropReason::EpochExpired)?;
         let plaintext = keys.open.open(header, datagram)?;
@@ -165,18 +184,29 @@ impl Epochs {
         .map(|(keys, base)| (keys.tag, largest - base))
     }
 
+    /// Whether there are keys in use, or waiting to be confirmed.
+    pub const fn is_empty(&self) -> bool {
+        self.current.is_none() && self.next.is_none()
+    }
+
     /// Wipes keys whose time is over.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some((old, _)) = self.previous.take_if(|(_, until)| now >= *until) {
             self.dropped.push(old.id);
         }
+        for keys in [&mut self.current, &mut self.next] {
+            if let Some(old) = keys.take_if(|keys| now >= keys.expires_at()) {
+                self.dropped.push(old.id);
+            }
+        }
     }
 
     /// When [`Epochs::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Instant {
-        self.previous
-            .as_ref()
-            .map_or(Instant::FAR, |(_, until)| *until)
+        let expiry =
+            |keys: &Option<EpochKeys>| keys.as_ref().map_or(Instant::FAR, EpochKeys::expires_at);
+        let previous = self.previous.as_ref().map_or(Instant::FAR, |(_, at)| *at);
+        previous.min(expiry(&self.current)).min(expiry(&self.next))
     }
 
     /// Epochs whose receiver indexes are free.

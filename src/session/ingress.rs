@@ -18,8 +18,9 @@ use super::link::{Link, Opening};
 use super::path::Origin;
 use super::symbols::LossVerdict;
 use super::{Session, sender_config};
-use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, Instant, Lane, LinkId};
-use crate::fec::decoder::Decoder;
+use crate::base::id::LANES;
+use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, GroupId, Instant, Lane, LinkId};
+use crate::fec::decoder::{Decoder, GROUP_WINDOW};
 use crate::link::owd::base_difference;
 use crate::link::receiver::low_micros;
 use crate::link::{Outcome, Sender};
@@ -35,6 +36,9 @@ use crate::wire::virtio::{VIRTIO_BYTES, VirtioHeader};
 const DECODER_SYMBOLS: u32 = 16_384;
 /// Frames rescued from one broken superframe that may wait: at most one for each of its segments.
 const RESCUED_MAX: usize = 64;
+
+/// Numbers may jump ahead by this without limit: losses do that.
+const STEPS_FREE: u64 = 256;
 
 /// What the reorder buffer holds.
 #[derive(Debug)]
@@ -53,6 +57,9 @@ pub struct Ingress {
     assembler: Assembler,
     pub(super) reorder: reorder::Buffer<Item>,
     rescued: VecDeque<Frame>,
+    /// Furthest group and sequences that came.
+    newest_group: GroupId,
+    newest_seq: [u32; LANES],
     /// Frames and bytes handed out.
     pub(super) delivered: (u64, u64),
     /// When the hold time is computed next.
@@ -67,6 +74,8 @@ impl Ingress {
             assembler: Assembler::new(),
             reorder: reorder::Buffer::new(reorder::WINDOW),
             rescued: VecDeque::with_capacity(RESCUED_MAX),
+            newest_group: GroupId(0),
+            newest_seq: [0; LANES],
             delivered: (0, 0),
             hold_at: now,
         }
@@ -94,7 +103,7 @@ impl Session {
             .ok_or(DropReason::UnknownIndex)?;
         let (number, plaintext) =
             self.epochs
-                .open(epoch, id, &header, datagram, link.largest_received)?;
+                .open(epoch, id, &header, datagram, link.largest_received, now)?;
         link.path
             .on_datagram(origin, number, bytes, now, &mut self.rng);
         let (sent_us, messages) = message::parse(plaintext)?;
@@ -112,6 +121,10 @@ impl Session {
         link.received.1 += 1;
         self.last_received_at = now;
         self.confirm_epoch(epoch, now);
+        // All of it or nothing.
+        for message in messages.clone() {
+            message?;
+        }
         // The report behind a heartbeat is its own link's; others come with those of all links that have news.
         let (mut alone, mut told) = (false, false);
         for message in messages {
@@ -139,8 +152,13 @@ impl Session {
         message: &Message<'_>,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let is_symbol = matches!(message, Message::Symbol(..) | Message::Repair(..));
+        if !is_symbol && !self.control_limit.take(1, now) {
+            return Err(DropReason::ControlLimited);
+        }
         match message {
             Message::Symbol(header, body) => {
+                self.check_group(header.group, now)?;
                 let keep = header.repair_count > 0;
                 self.ingress
                     .decoder
@@ -150,6 +168,7 @@ impl Session {
                 delivered
             }
             Message::Repair(header, symbol) => {
+                self.check_group(header.group, now)?;
                 let (k, r) = (header.source_count, header.repair_count);
                 self.ingress
                     .decoder
@@ -162,8 +181,8 @@ impl Session {
                 Ok(())
             }
             Message::LinkOpen(open) => self.on_link_open(id, open, now),
-            Message::LinkAck(link) if *link == id => {
-                self.links[id.index()].opening = Opening::Open;
+            Message::LinkAck(link) if *link == id && self.initiator => {
+                self.links[id.index()].on_open_acknowledged();
                 Ok(())
             }
             Message::LinkAck(_) => Err(DropReason::BadFrame),
@@ -181,6 +200,44 @@ impl Session {
             }
             Message::Heartbeat | Message::Padding(_) => Ok(()),
         }
+    }
+
+    /// Refuses groups that jump ahead too often: each makes the decoder forget what it jumps over.
+    fn check_group(&mut self, group: GroupId, now: Instant) -> Result<(), DropReason> {
+        let ahead = group.distance_from(self.ingress.newest_group);
+        let Ok(ahead @ 1..) = u64::try_from(ahead) else {
+            return Ok(());
+        };
+        let steps = if ahead <= STEPS_FREE {
+            0
+        } else {
+            ahead.min(GROUP_WINDOW as u64)
+        };
+        if !self.steps_limit.take(steps, now) {
+            return Err(DropReason::ControlLimited);
+        }
+        self.ingress.newest_group = group;
+        Ok(())
+    }
+
+    /// The same for sequences of a lane, whose ring has four windows.
+    fn check_sequence(&mut self, lane: Lane, seq: u32, now: Instant) -> bool {
+        let newest = &mut self.ingress.newest_seq[lane.index() % LANES];
+        let ahead = seq.wrapping_sub(*newest);
+        if ahead > u32::MAX / 2 {
+            return true; // behind
+        }
+        let ring = u64::from(4 * reorder::WINDOW);
+        let steps = if u64::from(ahead) <= STEPS_FREE {
+            0
+        } else {
+            u64::from(ahead).min(ring)
+        };
+        let may = self.steps_limit.take(steps, now);
+        if may {
+            *newest = seq;
+        }
+        may
     }
 
     fn on_path_response(&mut self, id: LinkId, token: [u8; 8], now: Instant) {
@@ -207,12 +264,13 @@ impl Session {
         }
         let link = &mut self.links[id.index()];
         link.pending.ack = true;
-        if link.opening == Opening::Open {
-            return Ok(());
+        if link.opening != Opening::Open {
+            link.opening = Opening::Open;
+            link.wan = open.wan;
         }
-        link.opening = Opening::Open;
-        link.wan = open.wan;
-        self.wans[open.wan.index()].describe(open, now);
+        // A client that was reloaded tells its ceilings and roles again; a link never changes its WAN.
+        let wan = link.wan;
+        self.wans[wan.index()].describe(open, now);
         Ok(())
     }
 
@@ -300,6 +358,10 @@ impl Session {
     fn insert(&mut self, lane: Lane, seq: u32, item: Item, now: Instant) {
         let ready = matches!(item, Item::Whole(_));
         let seq = self.ingress.reorder.expand(lane, seq);
+        if !self.check_sequence(lane, seq, now) {
+            self.drops.count(DropReason::ControlLimited);
+            return self.discard(item);
+        }
         if let Err((reason, item)) = self.ingress.reorder.insert(lane, seq, item, ready, now) {
             self.drops.count(reason);
             self.discard(item);

@@ -52,6 +52,8 @@ pub struct Link {
     pub wan: WanId,
     /// How far it has been opened.
     pub opening: Opening,
+    /// When an open link says again what its WAN is, because that changed; until the peer acknowledges.
+    announce_at: Instant,
     /// Where its datagrams go.
     pub path: Path,
     /// Our sending direction.
@@ -92,6 +94,7 @@ impl Link {
             id,
             wan,
             opening,
+            announce_at: Instant::FAR,
             path,
             sender: Sender::new(sender, now),
             receiver: Receiver::new(ReceiverConfig::default(), now),
@@ -122,22 +125,34 @@ impl Link {
         self.is_open() && self.sender.state() == State::Up
     }
 
+    /// The peer must hear anew what the WAN is. The link stays in use meanwhile.
+    pub const fn announce(&mut self, now: Instant) {
+        self.announce_at = now;
+    }
+
+    /// The peer acknowledged LINK_OPEN.
+    pub const fn on_open_acknowledged(&mut self) {
+        self.opening = Opening::Open;
+        self.announce_at = Instant::FAR;
+    }
+
     /// Whether LINK_OPEN is due; arms the next one.
     pub fn poll_open(&mut self, now: Instant) -> bool {
-        match self.opening {
-            Opening::Asking(at) if now >= at => {
-                self.opening = Opening::Asking(now + OPEN_INTERVAL);
-                true
-            }
-            Opening::Asking(_) | Opening::Waiting | Opening::Open => false,
+        if now < self.open_at() {
+            return false;
         }
+        match &mut self.opening {
+            Opening::Asking(at) => *at = now + OPEN_INTERVAL,
+            Opening::Waiting | Opening::Open => self.announce_at = now + OPEN_INTERVAL,
+        }
+        true
     }
 
     /// When [`Link::poll_open`] is due.
     pub const fn open_at(&self) -> Instant {
         match self.opening {
             Opening::Asking(at) => at,
-            Opening::Waiting | Opening::Open => Instant::FAR,
+            Opening::Waiting | Opening::Open => self.announce_at,
         }
     }
 

@@ -15,11 +15,13 @@ pub mod config;
 pub mod egress;
 pub mod epochs;
 pub mod ingress;
+pub mod limits;
 pub mod link;
 pub mod overhead;
 pub mod path;
 pub mod reports;
 pub mod schedule;
+mod size;
 pub mod stats;
 pub mod symbols;
 pub mod timers;
@@ -37,6 +39,7 @@ use config::{SessionConfig, WanConfig};
 use egress::Egress;
 use epochs::{EpochKeys, Epochs};
 use ingress::Ingress;
+use limits::Bucket;
 use link::{Link, Opening};
 use path::{Origin, Path};
 use reports::Reports;
@@ -47,8 +50,10 @@ use wan::Wan;
 pub use timers::Timer;
 pub use transmit::{RUN_BYTES_MAX, Transmit};
 
-/// Most outcomes of one report: the numbers its bitmap covers and those it makes lost.
-const OUTCOMES: usize = 4096;
+/// Most outcomes of one report: all that the log of a link remembers. Memory is touched only when used.
+const OUTCOMES: usize = 16_384;
+/// Most symbols that leave a dead link: those in its log and in its queues.
+const MOVED: usize = OUTCOMES + 2 * link::QUEUE_MAX;
 
 /// Who opened the session and what the handshake agreed on.
 #[derive(Clone, Debug)]
@@ -107,6 +112,8 @@ pub struct Session {
     /// Link states as last told by events.
     told_states: Vec<State>,
     changed_paths: VecDeque<LinkId>,
+    control_limit: Bucket,
+    steps_limit: Bucket,
     closed_by_peer: bool,
     close_told: bool,
     /// Farewells still to be sent.
@@ -118,6 +125,8 @@ pub struct Session {
     peer_interval: Duration,
     drops: DropCounters,
     rescued_frames: u64,
+    /// Frames and bytes taken from the TUN, without virtio headers.
+    accepted: (u64, u64),
     /// Duplicates and sources at the start of the window that bounds the share of copies.
     copies_before: (u64, u64),
     hold: Duration,
@@ -147,8 +156,7 @@ impl Session {
             .datagram_bytes_max
             .max(overhead::DATAGRAM_BYTES_MIN);
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
-        let segment_bytes =
-            overhead::datagram_bytes(overhead::symbol_bytes_max(datagram_bytes_max)) as usize;
+        let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
         let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
             .map(|number| {
@@ -183,6 +191,8 @@ impl Session {
             candidates: Vec::with_capacity(LINKS_MAX),
             outcomes: Vec::with_capacity(OUTCOMES),
             changed_paths: VecDeque::with_capacity(LINKS_MAX),
+            control_limit: Bucket::for_control(usize::from(parameters.link_count), now),
+            steps_limit: Bucket::for_steps(now),
             closed_by_peer: false,
             close_told: false,
             closing: 0,
@@ -191,12 +201,13 @@ impl Session {
             peer_interval: reports::INTERVAL_MAX,
             drops: DropCounters::default(),
             rescued_frames: 0,
+            accepted: (0, 0),
             copies_before: (0, 0),
             hold: crate::reorder::hold::HOLD_MAX,
             peer_hold: Duration::from_millis(50),
             next_wan: 0,
             next_probe: 0,
-            moved: Vec::with_capacity(OUTCOMES),
+            moved: Vec::with_capacity(MOVED),
             datagram_bytes_max,
             body_bytes_max,
             segment_bytes,
@@ -235,11 +246,13 @@ impl Session {
 
     /// Changes what is known of a WAN (client, on reload).
     pub fn set_wan(&mut self, wan: &WanConfig, now: Instant) {
-        if let Some(known) = self.wans.get_mut(wan.id.index()) {
+        if let Some(known) = self.wans.get_mut(wan.id.index())
+            && known.config != *wan
+        {
             known.rate.set_ceiling(wan.rate_to_peer);
             known.config = wan.clone();
             for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
-                link.opening = Opening::Asking(now); // tells the peer
+                link.announce(now);
             }
         }
     }
@@ -294,9 +307,17 @@ impl Session {
 
     /// Whether a key of the current epoch is near its limit of packets.
     pub fn wants_rotation(&self) -> bool {
-        self.epochs
-            .current()
-            .is_some_and(|keys| keys.links.iter().any(|link| link.seal.wants_rotation()))
+        self.epochs.current().is_some_and(EpochKeys::wants_rotation)
+    }
+
+    /// Whether there are keys in use or waiting to be confirmed. Without, the session is over.
+    pub const fn has_keys(&self) -> bool {
+        !self.epochs.is_empty()
+    }
+
+    /// Number of links.
+    pub fn link_count(&self) -> u8 {
+        u8::try_from(self.links.len()).unwrap_or(u8::MAX)
     }
 
     /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.

@@ -31,6 +31,11 @@ pub const fn body_bytes_max(datagram_bytes_max: usize) -> usize {
     symbol_bytes_max(datagram_bytes_max) - SYMBOL_LENGTH_BYTES
 }
 
+/// Length of a datagram with the longest symbol: the UDP_SEGMENT size of the links' sockets.
+pub const fn segment_bytes(datagram_bytes_max: usize) -> usize {
+    symbol_bytes_max(datagram_bytes_max) + SYMBOL_OVERHEAD_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

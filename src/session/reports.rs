@@ -25,8 +25,8 @@ pub struct Reports {
     pub messages: Vec<ReportMessage>,
     /// The last ones of epochs that ended, to leave before any other.
     last: Vec<ReportMessage>,
-    /// Which links still carry a copy.
-    links: [Option<LinkId>; 2],
+    /// Which links still carry a copy, and how many of the messages left on each.
+    links: [Option<(LinkId, usize)>; 2],
     /// When the next may be built.
     pub next_at: Instant,
     /// Time between two.
@@ -44,15 +44,25 @@ impl Reports {
         }
     }
 
-    /// Whether the waiting reports should be written to this link's datagram; says so once.
-    pub fn leave_by(&mut self, link: LinkId) -> bool {
+    /// The waiting reports that this link carries and has not carried yet.
+    pub fn waiting_for(&self, link: LinkId) -> &[ReportMessage] {
+        let slot = self.links.iter().flatten().find(|(id, _)| *id == link);
+        let left = slot.and_then(|(_, at)| self.messages.get(*at..));
+        left.unwrap_or_default()
+    }
+
+    /// `count` of them were written to the link's datagram; the rest goes into its next one.
+    pub fn on_written(&mut self, link: LinkId, count: usize) {
         for slot in &mut self.links {
-            if *slot == Some(link) {
-                *slot = None;
-                return !self.messages.is_empty();
+            if let Some((id, at)) = slot
+                && *id == link
+            {
+                *at += count;
+                if *at >= self.messages.len() {
+                    *slot = None;
+                }
             }
         }
-        false
     }
 }
 
@@ -77,7 +87,7 @@ impl Session {
                 self.reports.messages.push(report);
             }
         }
-        self.reports.links = links;
+        self.reports.links = links.map(|link| link.map(|link| (link, 0)));
         let bytes = overhead::wire_bytes(60) as usize
             + self.reports.messages.len() * (REPORT_BYTES_MAX - 40);
         let budget = self.rate_sum().mul_f64(SHARE);
@@ -152,8 +162,9 @@ impl Session {
             largest: base + message.largest,
             largest_sent_us: message.largest_sent_us,
             hold_us: message.hold_us,
-            packets: message.packets,
-            bytes: message.bytes,
+            // A peer cannot have received more than was sent; its figures become our rate.
+            packets: message.packets.min(link.sent.1),
+            bytes: message.bytes.min(link.sent.0),
             received_us: message.received_us,
             owd_min_us: message.owd_min_us,
             owd_last_us: message.owd_last_us,

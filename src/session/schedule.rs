@@ -91,7 +91,7 @@ impl Session {
             .unwrap_or_default();
         let tier = self.usable_tier();
         for wan in 0..self.wans.len() {
-            let Some(index) = self.next_usable_link(wan, tier) else {
+            let Some(index) = self.next_usable_link(wan, tier, now) else {
                 continue;
             };
             let (link, wan) = (&self.links[index], &self.wans[wan]);
@@ -159,13 +159,14 @@ impl Session {
     }
 
     /// The next link of a WAN in turn that may carry data.
-    fn next_usable_link(&self, wan: usize, tier: Tier) -> Option<usize> {
+    fn next_usable_link(&self, wan: usize, tier: Tier, now: Instant) -> Option<usize> {
         let count = self.links.len();
         (0..count)
             .map(|step| (self.wans[wan].next_link + step) % count)
             .find(|&index| {
                 let link = &self.links[index];
                 link.wan.index() == wan
+                    && self.may_seal(link.id, now)
                     && match tier {
                         Tier::Active => link.is_up() && !self.wans[wan].config.backup,
                         Tier::Backup => link.is_up(),

@@ -28,6 +28,8 @@ pub struct SessionStats {
     pub reorder: reorder::Counters,
     /// How long a hole is waited for.
     pub hold: Duration,
+    /// Frames and bytes taken from the TUN.
+    pub accepted: (u64, u64),
     /// Frames and bytes handed to the TUN.
     pub delivered: (u64, u64),
     /// Frames saved from broken superframes.
@@ -129,6 +131,7 @@ impl Session {
             repair_count: self.planned_repairs(),
             reorder: self.ingress.reorder.counters().clone(),
             hold: self.hold,
+            accepted: self.accepted,
             delivered: self.ingress.delivered,
             rescued_frames: self.rescued_frames,
             queued_bytes: self.egress.queue.bytes(),

@@ -184,6 +184,9 @@ impl Session {
         };
         let can_report = self.links.iter().any(Link::is_open);
         for link in &self.links {
+            if !self.may_seal(link.id, now) {
+                continue; // what is due cannot be sent
+            }
             if link.is_reachable() {
                 consider(link.sender.poll_timeout(now, self.told_at), Timer::Link);
             }

@@ -61,6 +61,9 @@ impl Session {
 
     fn poll_challenge(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         for index in 0..self.links.len() {
+            if !self.may_seal(self.links[index].id, now) {
+                continue;
+            }
             let link = &mut self.links[index];
             let Some((origin, token)) = link.path.poll_challenge(now) else {
                 continue;
@@ -83,10 +86,10 @@ impl Session {
     fn poll_control(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         self.collect_reports(now);
         for index in 0..self.links.len() {
-            if !self.links[index].is_reachable() {
+            let id = self.links[index].id;
+            if !self.may_seal(id, now) || !self.links[index].is_reachable() {
                 continue;
             }
-            let id = self.links[index].id;
             let mut writer = plaintext(out, now);
             self.write_control(id, &mut writer, now);
             if writer.is_empty() {
@@ -131,21 +134,16 @@ impl Session {
         if let Some(token) = link.pending.response.take() {
             writer.push(&Message::PathResponse(token));
         }
-        if self.reports.leave_by(id) {
-            let mut left = 0;
-            for at in 0..self.reports.messages.len() {
-                let report = self.reports.messages[at];
-                if writer.len() + crate::wire::report::REPORT_BYTES_MAX > room
-                    || !writer.push(&Message::Report(report))
-                {
-                    left += 1;
-                }
+        let mut written = 0;
+        for report in self.reports.waiting_for(id) {
+            if writer.len() + crate::wire::report::REPORT_BYTES_MAX > room
+                || !writer.push(&Message::Report(*report))
+            {
+                break;
             }
-            debug_assert!(
-                left == 0 || self.links.len() > 8,
-                "reports of a few links fit one datagram"
-            );
+            written += 1;
         }
+        self.reports.on_written(id, written);
         if self.links[id.index()].sender.wants_heartbeat(now) {
             writer.push(&Message::Heartbeat);
             if let Some(report) = self.own_report_again(id, now)
@@ -258,6 +256,12 @@ impl Session {
         debug_assert!(fits, "the buffer holds a run");
         let length = writer.len();
         self.seal(id, length, out, Some(key), now)
+    }
+
+    /// Whether the keys in use still seal for a link. They end for one link alone when it has sealed all it may.
+    pub(super) fn may_seal(&self, id: LinkId, now: Instant) -> bool {
+        let keys = self.epochs.current();
+        keys.is_some_and(|keys| keys.can_seal(id, now))
     }
 
     /// Seals a plaintext that lies behind the header's room; `None` when the keys are used up.

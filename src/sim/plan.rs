@@ -8,7 +8,7 @@ use super::packet::FlowAddress;
 use crate::base::{Rate, WanId};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
-use crate::endpoint::{ClientConfig, PeerConfig, Prefix, ServerConfig};
+use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
 use crate::fec::protection::{Mode as FecMode, RESIDUAL};
 use crate::session::config::{Mode, SessionConfig, WanConfig};
 
@@ -144,8 +144,10 @@ pub(super) fn server_config(plan: &Plan, restarts: u64) -> ServerConfig {
                 name: format!("client {number}"),
                 public_key: private_key(number + 1).public(),
                 preshared_key: preshared_key(plan, true),
-                allowed: vec![Prefix::host(host)],
-                hosts: vec![host],
+                addresses: AllowedAddresses {
+                    allowed: vec![Prefix::host(host)],
+                    hosts: vec![host],
+                },
             }
         })
         .collect();

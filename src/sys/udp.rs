@@ -144,6 +144,20 @@ impl UdpSocket {
         option::set(&self.inner, libc::SOL_UDP, libc::UDP_GRO, 1).map_err(UdpError::Gro)
     }
 
+    /// Largest IP packet that the route to the connected peer takes, headers included.
+    ///
+    /// # Errors
+    /// The socket is not connected.
+    pub fn path_mtu(&self) -> io::Result<u32> {
+        let (level, name) = if self.inner.local_addr()?.is_ipv4() {
+            (libc::IPPROTO_IP, libc::IP_MTU)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+        };
+        let mtu = option::get(&self.inner, level, name)?;
+        u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
     /// Marks packets for policy routing (SO_MARK).
     ///
     /// # Errors

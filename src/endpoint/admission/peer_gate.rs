@@ -13,6 +13,9 @@ use crate::base::{DropReason, Instant};
 pub enum Gate {
     /// Answer it.
     Pass,
+    /// Answer it, but only as a first contact: its stamp is old, so it may be a recording, and must not disturb
+    /// what runs.
+    PassOld,
     /// Discard it.
     Drop(DropReason),
     /// Its stamp is old: send [`Admission::challenge`](super::Admission::challenge). A sender that lost its clock
@@ -83,7 +86,7 @@ impl PeerGate {
         self.ephemerals[self.accepted % EPHEMERALS] = *ephemeral;
         self.accepted = self.accepted.wrapping_add(1);
         self.stamp = self.stamp.max(stamp);
-        Gate::Pass
+        if fresh { Gate::Pass } else { Gate::PassOld }
     }
 }
 
@@ -128,7 +131,7 @@ mod tests {
         let at = Instant::from_millis;
         assert_eq!(gate.check(stamp(9), &[9; 32], false, at(0)), Gate::Pass);
         assert_eq!(gate.check(stamp(1), &[1; 32], false, at(100)), Gate::Prove);
-        assert_eq!(gate.check(stamp(1), &[1; 32], true, at(200)), Gate::Pass);
+        assert_eq!(gate.check(stamp(1), &[1; 32], true, at(200)), Gate::PassOld);
         let replay = Gate::Drop(DropReason::HandshakeReplay);
         assert_eq!(gate.check(stamp(1), &[1; 32], true, at(2000)), replay);
     }
@@ -140,7 +143,7 @@ mod tests {
         assert_eq!(gate.check(stamp(9), &[9; 32], false, at(0)), Gate::Pass);
         let mut passed = 0;
         for i in 0..100 {
-            if gate.check(stamp(1), &[100 + i; 32], true, at(u64::from(i) * 10)) == Gate::Pass {
+            if gate.check(stamp(1), &[100 + i; 32], true, at(u64::from(i) * 10)) == Gate::PassOld {
                 passed += 1;
             }
         }

@@ -1,19 +1,19 @@
 //! ICMP echo at a steady pace: what a person's `ping` does, with every round-trip time kept.
 
 use std::io;
-use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, recv,
-    sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto,
+    socket,
 };
 use nix::sys::time::TimeSpec;
 
@@ -29,6 +29,8 @@ pub struct PingConfig {
     pub namespace: Netns,
     /// To here.
     pub target: IpAddr,
+    /// With this source address; without one, the route decides.
+    pub source: Option<IpAddr>,
     /// From one request to the next.
     pub interval: Duration,
     /// Bytes of the echo's data (the IP packet is 28 or 48 bytes longer); each request takes the next size of the
@@ -42,8 +44,8 @@ pub struct PingConfig {
 
 /// ICMP header: type, code, checksum, identifier, sequence.
 const HEADER_BYTES: usize = 8;
-/// Identifier of all our requests; only this lab's own packets are in its namespaces.
-const IDENTIFIER: u16 = 0xC1A1;
+/// Identifiers tell the answers of pingers apart: the kernel gives every answer to all of a namespace's raw sockets.
+static NEXT_IDENTIFIER: AtomicU16 = AtomicU16::new(1);
 
 /// A running pinger.
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl PingConfig {
         Self {
             namespace: namespace.clone(),
             target: target.into(),
+            source: None,
             interval: Duration::from_millis(10),
             data_bytes: 56..=56,
             count,
@@ -105,9 +108,11 @@ impl Pinger {
     /// Starts to send.
     ///
     /// # Errors
-    /// Without CAP_NET_RAW in the namespace.
+    /// Without CAP_NET_RAW in the namespace, or when the source address is not there.
     pub fn start(config: PingConfig) -> Result<Self, LabError> {
-        let socket = config.namespace.run(|| open(config.target))?;
+        let socket = config
+            .namespace
+            .run(|| open(config.target, config.source))?;
         let socket = socket.map_err(LabError::io("ICMP socket"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -130,18 +135,26 @@ pub fn ping(config: PingConfig) -> Result<PingReport, LabError> {
     Ok(Pinger::start(config)?.finish())
 }
 
-fn open(target: IpAddr) -> io::Result<OwnedFd> {
+fn open(target: IpAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     let (family, protocol) = match target {
         IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
         IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
     };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    Ok(socket(family, SockType::Raw, flags, protocol)?)
+    let socket = socket(family, SockType::Raw, flags, protocol)?;
+    if let Some(source) = source {
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(source, 0)),
+        )?;
+    }
+    Ok(socket)
 }
 
 struct Worker<'a> {
     config: &'a PingConfig,
     socket: &'a OwnedFd,
+    identifier: u16,
     clock: Clock,
     sent_at: Vec<Instant>,
     answered: Vec<bool>,
@@ -154,6 +167,7 @@ impl<'a> Worker<'a> {
         Self {
             config,
             socket,
+            identifier: NEXT_IDENTIFIER.fetch_add(1, Ordering::Relaxed),
             clock: Clock::start(),
             sent_at,
             answered,
@@ -194,22 +208,15 @@ impl<'a> Worker<'a> {
 
     fn send(&mut self, now: Instant) {
         let sequence = self.report.sent;
-        let packet = request(self.config.target, sequence, &self.config.data_of(sequence));
+        let packet = request(
+            self.config.target,
+            self.identifier,
+            sequence,
+            &self.config.data_of(sequence),
+        );
         let fd = self.socket.as_raw_fd();
-        let result = match self.config.target {
-            IpAddr::V4(ip) => sendto(
-                fd,
-                &packet,
-                &SockaddrIn::from(SocketAddrV4::new(ip, 0)),
-                MsgFlags::empty(),
-            ),
-            IpAddr::V6(ip) => sendto(
-                fd,
-                &packet,
-                &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, 0)),
-                MsgFlags::empty(),
-            ),
-        };
+        let target = SockaddrStorage::from(SocketAddr::new(self.config.target, 0));
+        let result = sendto(fd, &packet, &target, MsgFlags::empty());
         self.report.send_errors += usize::from(result.is_err());
         self.report.sent += 1;
         self.sent_at.push(now);
@@ -230,7 +237,7 @@ impl<'a> Worker<'a> {
                 Err(_) => return,
             };
             let now = self.clock.now();
-            let Some((sequence, data)) = answer(self.config.target, packet) else {
+            let Some((sequence, data)) = answer(self.config.target, self.identifier, packet) else {
                 continue;
             };
             // The sequence on the wire has 16 bits: it belongs to the newest request with those bits.
@@ -255,10 +262,10 @@ impl<'a> Worker<'a> {
 }
 
 /// An echo request; for IPv6 the kernel fills in the checksum.
-fn request(target: IpAddr, sequence: usize, data: &[u8]) -> Vec<u8> {
+fn request(target: IpAddr, identifier: u16, sequence: usize, data: &[u8]) -> Vec<u8> {
     let kind = if target.is_ipv4() { 8 } else { 128 };
     let mut packet = vec![kind, 0, 0, 0];
-    packet.extend_from_slice(&IDENTIFIER.to_be_bytes());
+    packet.extend_from_slice(&identifier.to_be_bytes());
     #[allow(clippy::cast_possible_truncation)] // the wire has 16 bits; `receive` knows
     packet.extend_from_slice(&(sequence as u16).to_be_bytes());
     packet.extend_from_slice(data);
@@ -270,13 +277,13 @@ fn request(target: IpAddr, sequence: usize, data: &[u8]) -> Vec<u8> {
 }
 
 /// The sequence and data of an answer to one of our requests.
-fn answer(target: IpAddr, packet: &[u8]) -> Option<(u16, &[u8])> {
+fn answer(target: IpAddr, identifier: u16, packet: &[u8]) -> Option<(u16, &[u8])> {
     let (icmp, kind) = match target {
         IpAddr::V4(_) => (packet.get(usize::from(packet.first()? & 0x0F) * 4..)?, 0),
         IpAddr::V6(_) => (packet, 129),
     };
     let header = icmp.get(..HEADER_BYTES)?;
-    let ours = header[0] == kind && header[4..6] == IDENTIFIER.to_be_bytes();
+    let ours = header[0] == kind && header[4..6] == identifier.to_be_bytes();
     ours.then(|| {
         (
             u16::from_be_bytes([header[6], header[7]]),
@@ -306,14 +313,15 @@ mod tests {
     #[test]
     fn a_request_has_a_right_checksum_and_its_answer_is_understood() {
         let target: IpAddr = "10.0.0.1".parse().unwrap();
-        let mut packet = request(target, 70_000, &marker_stream(7, 33));
+        let mut packet = request(target, 5, 70_000, &marker_stream(7, 33));
         assert_eq!(checksum(&packet), 0);
         packet[0] = 0;
         let mut ip = vec![0x45; 20];
         ip.extend_from_slice(&packet);
-        let (sequence, data) = answer(target, &ip).unwrap();
+        let (sequence, data) = answer(target, 5, &ip).unwrap();
         assert_eq!(usize::from(sequence), 70_000 & 0xFFFF);
         assert_eq!(data, marker_stream(7, 33));
-        assert_eq!(answer(target, &ip[..20]), None);
+        assert_eq!(answer(target, 5, &ip[..20]), None);
+        assert_eq!(answer(target, 6, &ip), None, "another pinger's");
     }
 }

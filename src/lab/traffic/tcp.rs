@@ -68,7 +68,7 @@ pub struct BulkReport {
     pub bytes: u64,
     /// Bytes in each 10 ms since the connection stood.
     pub samples: Vec<u64>,
-    /// Longest time without a byte, between the first and the last.
+    /// Longest time without a byte, from the first one until the flow was ended.
     pub stall: Duration,
     /// When it began.
     pub stall_at: Duration,
@@ -228,6 +228,8 @@ fn receive_until_end(stream: &TcpStream, shared: &Shared, clock: Clock, verify: 
         let now = clock.now();
         if drain_until == Instant::FAR && shared.stop.load(Ordering::Relaxed) {
             drain_until = now + DRAIN_LIMIT;
+            // A flow that has come to rest for good is a stall, too.
+            received.note_gap(now, last);
         }
         match result {
             Ok(0) => return received,
@@ -257,6 +259,11 @@ impl Received {
             self.samples.resize(index + 1, 0);
         }
         self.samples[index] += bytes;
+        self.note_gap(now, last);
+    }
+
+    /// Remembers the longest time without a byte; `last` is [`Instant::FAR`] before the first.
+    fn note_gap(&mut self, now: Instant, last: Instant) {
         if last != Instant::FAR && now.since(last) > self.stall {
             self.stall = now.since(last);
             self.stall_at = last.since(Instant::ZERO);

@@ -21,8 +21,8 @@ impl Tier {
     /// The tier's name in configuration and status.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Multishot => "multishot",
-            Self::OneShot => "oneshot",
+            Self::Multishot => "io_uring",
+            Self::OneShot => "io_uring_oneshot",
             Self::Epoll => "epoll",
         }
     }
@@ -38,7 +38,7 @@ impl FromStr for Tier {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|tier| tier.name() == text);
-        found.ok_or_else(|| format!("{text:?} is none of multishot, oneshot, epoll"))
+        found.ok_or_else(|| format!("{text:?} is none of io_uring, io_uring_oneshot, epoll"))
     }
 }
 
