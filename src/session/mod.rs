@@ -158,7 +158,8 @@ impl Session {
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
         let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
-        let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
+        let links: Vec<Link> = (0..parameters.link_count)
+            .take(LINKS_MAX)
             .map(|number| {
                 let wan = parameters
                     .wan_of_link

@@ -129,7 +129,7 @@ impl Session {
             decoder: self.ingress.decoder.counters(),
             reorder_depth: self.ingress.reorder.len() as u64,
             repair_count: self.planned_repairs(),
-            reorder: self.ingress.reorder.counters().clone(),
+            reorder: *self.ingress.reorder.counters(),
             hold: self.hold,
             accepted: self.accepted,
             delivered: self.ingress.delivered,
@@ -178,7 +178,7 @@ impl Session {
             missing_in: (link.receiver.missing(), link.received.1),
             lost_symbols: link.lost_symbols,
             share: if weights > 0.0 { weight / weights } else { 0.0 },
-            suspicions: u64::from(link.sender.counters().suspicions),
+            suspicions: link.sender.counters().suspicions,
         }
     }
 
