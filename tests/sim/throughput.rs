@@ -117,3 +117,17 @@ fn two_percent_of_loss_costs_a_tcp_little() {
     );
     assert!(e >= 0.55, "{e}");
 }
+
+#[test]
+fn bursts_of_loss_cost_a_tcp_little() {
+    let mut world = world_a(1, "gilbert=2%/8");
+    settle(&mut world);
+    let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
+    finish(&mut world);
+    println!(
+        "{} missing {:?}",
+        describe(&mut world),
+        missing_inside(&mut world)
+    );
+    assert!(e >= 0.4, "{e}");
+}
