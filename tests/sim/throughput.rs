@@ -29,8 +29,8 @@ fn run(
             of(0.99).unwrap_or_default(),
             tcp(&world, flow).counters(),
         );
-        let (near, _) = world.stats(0);
-        let near = near.unwrap();
+        let (near, far) = world.stats(0);
+        let near = if from == Side::Client { near } else { far }.unwrap();
         let links: Vec<String> = near
             .links
             .iter()
