@@ -482,7 +482,7 @@ impl Session {
         if now < self.ingress.hold_at {
             return;
         }
-        self.ingress.hold_at = now + std::time::Duration::from_millis(INTERVAL_MS);
+        self.ingress.hold_at = now + Duration::from_millis(INTERVAL_MS);
         let inputs = self.hold_inputs(now);
         let mut hold = hold::hold_time(&inputs);
         if let Some(max) = self.config.reorder_max {
