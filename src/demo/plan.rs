@@ -32,7 +32,7 @@ pub(super) const WANS: [WanPlan; 3] = [
         name: "starlink",
         rate_mbps: 60.0,
         spec: "both rate=60mbit delay=25ms jitter=3ms loss=0.5% handover=15s/100ms queue=100ms",
-        character: "25 ms, jitter 3 ms, loss 0.5 %, 100 ms silent every 15 s",
+        character: "25 ms, jitter 3 ms, loss 0.5 %, 0.1 s of 15 s silent",
     },
     WanPlan {
         name: "dsl",

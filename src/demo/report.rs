@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::plan::{WANS, Window};
 use crate::lab::traffic::PingReport;
-use crate::lab::traffic::capture::PlaintextSearch;
 use crate::lab::traffic::tcp::SAMPLE;
 
 /// Version of the JSON document.
@@ -234,12 +233,6 @@ impl Report {
         broken
     }
 
-    /// Takes over what the capture of the links found.
-    pub(super) fn note_search(&mut self, tunnel: &PlaintextSearch) {
-        self.packets_captured = tunnel.frames;
-        self.packets_with_plaintext = tunnel.found;
-    }
-
     /// One JSON document.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
@@ -256,8 +249,9 @@ pub(super) fn longest_stall(samples: &[u64], (from, to): Window) -> Window {
         .iter()
         .position(|&bytes| bytes > 0)
         .unwrap_or(samples.len());
-    let (mut start, mut longest) = (index(from).max(begun), (0, 0));
-    for at in start..index(to) {
+    let first = index(from).max(begun);
+    let (mut start, mut longest) = (first, (0, 0));
+    for at in first..index(to) {
         if samples.get(at).is_some_and(|&bytes| bytes > 0) {
             start = at + 1;
         } else if at + 1 - start > longest.1 {
@@ -299,7 +293,8 @@ mod tests {
 
     #[test]
     fn every_broken_promise_is_named_alone() {
-        let cases: [(&str, fn(&mut Report)); 7] = [
+        type Break = fn(&mut Report);
+        let cases: [(&str, Break); 7] = [
             ("does not beat fiber alone, 150.0", |report| {
                 report.best_link_mbps = 150.0;
             }),

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::plan::{BEST, Plan, WANS, sum_mbps};
-use super::report::{Phase, Report, longest_stall};
+use super::report::{Phase, PingSummary, Report, longest_stall};
 use super::screen;
 use super::watch::{Watch, repairs_of};
 use crate::base::Instant;
 use crate::lab::traffic::capture::{Capture, PlaintextSearch};
-use crate::lab::traffic::ping::{PingConfig, Pinger};
+use crate::lab::traffic::ping::{PingConfig, Pinger, ping};
 use crate::lab::traffic::{BulkConfig, BulkFlow, BulkReport};
 use crate::lab::tunnel::{INNER_SERVER_V4, inner_client_v4};
 use crate::lab::{
@@ -21,7 +21,7 @@ use crate::sys::Clock;
 /// How long TCP runs over the best WAN alone, and from when on it counts: it has found its rate by then.
 const ALONE: Duration = Duration::from_secs(3);
 const ALONE_SETTLED: Duration = Duration::from_secs(1);
-/// Pings of the idle measurements: one second.
+/// Pings of each idle measurement: one second.
 const IDLE_PINGS: usize = 50;
 const IDLE_PING_EVERY: Duration = Duration::from_millis(20);
 /// Pings beside the connection: enough for a 99th percentile, too few to matter.
@@ -139,18 +139,20 @@ fn all_links_up(status: &Status) -> bool {
 }
 
 /// Round-trip times with nothing else on the way: over the best WAN alone, and through the tunnel.
+///
+/// One after the other: every ICMP socket of a namespace hears all answers, so that two pingers at once would take
+/// each other's.
 fn measure_idle(lab: &Topology, report: &mut Report) -> Result<(), LabError> {
-    let start = |target| {
+    let measure = |target| {
         let config = PingConfig::new(lab.client(0), target, Some(IDLE_PINGS));
-        Pinger::start(PingConfig {
+        let config = PingConfig {
             interval: IDLE_PING_EVERY,
             ..config
-        })
+        };
+        ping(config).map(|answers| PingSummary::from(&answers))
     };
-    let direct = start(Topology::gateway_v4(BEST + 1))?;
-    let tunnel = start(INNER_SERVER_V4)?;
-    report.ping_direct = (&direct.finish()).into();
-    report.ping_idle = (&tunnel.finish()).into();
+    report.ping_direct = measure(Topology::gateway_v4(BEST + 1))?;
+    report.ping_idle = measure(INNER_SERVER_V4)?;
     Ok(())
 }
 
@@ -175,7 +177,9 @@ fn run_connection(
     conclude(report, &flow.finish(), plan);
     report.ping_loaded = (&pinger.finish()).into();
     report.repairs = repairs_of(&tunnel.client_status(0)?).since(before);
-    report.note_search(&capture.finish()?);
+    let search = capture.finish()?;
+    report.packets_captured = search.frames;
+    report.packets_with_plaintext = search.found;
     Ok(())
 }
 

@@ -7,9 +7,9 @@ use super::report::{PingSummary, Repairs, Report, Tick};
 /// Before anything happens.
 pub(super) fn introduction(report: &Report) -> String {
     let mut text = format!(
-        "ChainLightning demo: one TCP connection for {} s through an encrypted tunnel over\n\
-         three emulated WANs, one of which dies on the way. All of it is in namespaces of\n\
-         its own; nothing on this machine is changed.\n\n",
+        "ChainLightning demo: one TCP connection for {} s through an encrypted tunnel\n\
+         over three emulated WANs, one of which dies on the way. All of it is in\n\
+         namespaces of its own; nothing on this machine is changed.\n\n",
         report.seconds
     );
     for wan in &report.wans {
@@ -33,16 +33,21 @@ pub(super) fn alone(report: &Report) -> String {
 
 /// The tunnel works.
 pub(super) fn up(report: &Report) -> String {
-    let PingSummary { p50_ms, .. } = report.ping_idle;
+    let milliseconds = |ping: PingSummary| format!("{:.1} ms", ping.p50_ms);
     format!(
-        "tunnel up with all links after {:.0} ms: {}, {}; ping {p50_ms:.1} ms\n",
-        report.up_after_ms, report.cipher, report.engine
+        "tunnel up with all links after {:.0} ms: {}, {}\nping through it: {}; over {} alone: {}\n",
+        report.up_after_ms,
+        report.cipher,
+        report.engine,
+        milliseconds(report.ping_idle),
+        report.best_link,
+        milliseconds(report.ping_direct)
     )
 }
 
 /// Head of the live lines; stands again behind every event.
 pub(super) fn head() -> String {
-    "\n time  link       Mbit/s   share    rtt p50/p99 ms     loss  state\n".into()
+    "\n  time  link       Mbit/s   share    rtt p50/p99 ms     loss  state\n".into()
 }
 
 /// One second: a line for each link, and one for the tunnel.
@@ -66,7 +71,7 @@ pub(super) fn rows(tick: &Tick, names: &[&str]) -> String {
         let (share, loss) = (100.0 * link.share, 100.0 * link.loss_ratio);
         let _ = writeln!(
             text,
-            "{time:>5}  {name:<9} {:>7.1}  {share:>5.0}%  {rtt:>16}  {loss:>6.1}%  {state}",
+            "{time:>6}  {name:<9} {:>7.1}  {share:>5.0}%  {rtt:>16}  {loss:>6.1}%  {state}",
             link.mbps
         );
         time.clear();
@@ -78,7 +83,7 @@ pub(super) fn rows(tick: &Tick, names: &[&str]) -> String {
     } = tick.repairs;
     let _ = writeln!(
         text,
-        "       {:<9} {:>7.1}  goodput; repaired: FEC {recovered_by_fec}, resent {sent_again}; lost {unrecoverable}",
+        "        {:<9} {:>7.1}  goodput; repaired: FEC {recovered_by_fec}, resent {sent_again}; lost {unrecoverable}",
         "tunnel", tick.goodput_mbps
     );
     text

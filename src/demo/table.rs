@@ -4,80 +4,100 @@ use std::fmt::Write as _;
 
 use super::report::{Phase, Report};
 
+/// Width of the names.
+const NAME: usize = 26;
+
 /// The result.
 pub(super) fn table(report: &Report) -> String {
     let mut text = String::from("\nResult\n");
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(text, "  {name:<26} {value}");
-    };
-    for (index, phase) in report.phases.iter().enumerate() {
-        line(&format!("goodput {}", phase.name), against_sum(phase));
-        if index == 0 {
-            line(
-                &format!("  against {} alone", report.best_link),
-                format!(
-                    "{:>6.1} Mbit/s   {:.2} times that",
-                    report.best_link_mbps, report.gain_over_best_link
-                ),
-            );
-        }
+    let lines = speed(report).into_iter().chain(quality(report));
+    for (name, value) in lines {
+        let _ = writeln!(text, "  {name:<NAME$} {value}");
     }
-    line(
-        "longest stall",
-        format!("{:.0} ms, at {:.1} s", report.stall_ms, report.stall_at_s),
-    );
-    let (resets, again) = (report.tcp_resets, report.tcp_retransmits);
-    line(
-        "TCP",
-        format!("{resets} resets, {again} segments sent again"),
-    );
-    let repairs = report.repairs;
-    line(
-        "losses repaired",
-        format!(
-            "{} ({} by FEC, {} sent again)",
-            repairs.recovered_by_fec + repairs.sent_again,
-            repairs.recovered_by_fec,
-            repairs.sent_again
-        ),
-    );
-    line("lost for good", repairs.unrecoverable.to_string());
-    line(
-        "added latency, idle",
-        format!(
-            "{:.1} ms (tunnel {:.1} ms, {} alone {:.1} ms)",
-            report.added_latency_ms,
-            report.ping_idle.p50_ms,
-            report.best_link,
-            report.ping_direct.p50_ms
-        ),
-    );
-    let loaded = report.ping_loaded;
-    line(
-        "ping beside the connection",
-        format!(
-            "p50 {:.1} ms, p99 {:.1} ms, {} of {} lost",
-            loaded.p50_ms, loaded.p99_ms, loaded.lost, loaded.sent
-        ),
-    );
-    line(
-        "plaintext on the links",
-        format!(
-            "in {} of {} packets",
-            report.packets_with_plaintext, report.packets_captured
-        ),
-    );
-    line(
-        "  without the tunnel",
-        format!(
-            "in {} of {} packets (the same search)",
-            report.control_packets_with_plaintext, report.control_packets
-        ),
-    );
-    line("cipher", report.cipher.clone());
-    line("tier", report.engine.clone());
     text += &verdict(report);
     text
+}
+
+type Line = (String, String);
+
+/// What it carried.
+fn speed(report: &Report) -> Vec<Line> {
+    let mut lines: Vec<Line> = report
+        .phases
+        .iter()
+        .map(|phase| (format!("goodput {}", phase.name), against_sum(phase)))
+        .collect();
+    let alone = format!(
+        "{:>6.1} Mbit/s   {:.2} times that",
+        report.best_link_mbps, report.gain_over_best_link
+    );
+    lines.insert(
+        lines.len().min(1),
+        (format!("  against {} alone", report.best_link), alone),
+    );
+    lines
+}
+
+/// What it did to the connection, and what an eavesdropper got.
+fn quality(report: &Report) -> Vec<Line> {
+    let (repairs, loaded) = (report.repairs, report.ping_loaded);
+    let lines = [
+        (
+            "longest stall",
+            format!("{:.0} ms, at {:.1} s", report.stall_ms, report.stall_at_s),
+        ),
+        (
+            "TCP",
+            format!(
+                "{} resets, {} segments sent again",
+                report.tcp_resets, report.tcp_retransmits
+            ),
+        ),
+        (
+            "losses repaired",
+            format!(
+                "{} ({} by FEC, {} sent again)",
+                repairs.recovered_by_fec + repairs.sent_again,
+                repairs.recovered_by_fec,
+                repairs.sent_again
+            ),
+        ),
+        ("lost for good", repairs.unrecoverable.to_string()),
+        (
+            "added latency, idle",
+            format!(
+                "{:.1} ms (tunnel {:.1} ms, {} alone {:.1} ms)",
+                report.added_latency_ms,
+                report.ping_idle.p50_ms,
+                report.best_link,
+                report.ping_direct.p50_ms
+            ),
+        ),
+        (
+            "ping beside the connection",
+            format!(
+                "p50 {:.1} ms, p99 {:.1} ms, {} of {} lost",
+                loaded.p50_ms, loaded.p99_ms, loaded.lost, loaded.sent
+            ),
+        ),
+        (
+            "plaintext on the links",
+            format!(
+                "in {} of {} packets",
+                report.packets_with_plaintext, report.packets_captured
+            ),
+        ),
+        (
+            "  without the tunnel",
+            format!(
+                "in {} of {} packets (the same search)",
+                report.control_packets_with_plaintext, report.control_packets
+            ),
+        ),
+        ("cipher", report.cipher.clone()),
+        ("tier", report.engine.clone()),
+    ];
+    lines.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn against_sum(phase: &Phase) -> String {

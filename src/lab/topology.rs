@@ -236,14 +236,19 @@ fn emulator_args(wans: &[Wan]) -> Vec<OsString> {
 }
 
 /// Waits until every interface of `namespace` carries packets: the kernel connects virtual cables some time after both
-/// ends are up, and drops what is sent before.
+/// ends are up, and drops what is sent before. Until then the state is `unknown`, which counts as running.
 fn wait_running(namespace: &Netns) -> Result<(), LabError> {
     const LIMIT: Duration = Duration::from_secs(5);
+    let connected = |name: &str| {
+        let state = fs::read_to_string(format!("/sys/class/net/{name}/operstate"));
+        state.map_or(true, |state| state.trim() == "up")
+    };
     let running = || -> Result<bool, LabError> {
-        Ok(Netdev::open()?
-            .interfaces()?
+        let interfaces = Netdev::open()?.interfaces()?;
+        let mut cables = interfaces
             .iter()
-            .all(|interface| interface.running || !interface.up))
+            .filter(|interface| interface.up && interface.name != "lo");
+        Ok(cables.all(|interface| interface.running && connected(&interface.name)))
     };
     let all = namespace.run(|| wait_until(LIMIT, || running().unwrap_or(false)))?;
     let failure = || {

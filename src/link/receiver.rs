@@ -136,11 +136,17 @@ impl Receiver {
 
     /// The report about all that came so far. `None` before the first datagram.
     pub fn build_report(&mut self, now: Instant) -> Option<Report> {
-        let largest = self.largest?;
-        let (least, last, most) = self.owd_range;
+        let report = self.peek_report(now);
         self.unreported = 0;
         self.due_at = Instant::FAR;
         self.reported_at = now;
+        report
+    }
+
+    /// The same, and the news stay news: for a report that goes by a way that may be dead.
+    pub fn peek_report(&self, now: Instant) -> Option<Report> {
+        let largest = self.largest?;
+        let (least, last, most) = self.owd_range;
         let hold = now.since(self.largest_at).as_micros();
         Some(Report {
             largest,

@@ -103,17 +103,19 @@ const HEARTBEATS_MISSED: u32 = 3;
 /// What the state machine looks at when time has passed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
-    /// Send time of the oldest datagram nothing is known about.
-    pub(super) oldest_sent: Option<Instant>,
+    /// Send time of the first datagram after the last one that is known to have come.
+    pub(super) first_sent: Option<Instant>,
+    /// Send time of the third: one or two may simply be lost.
+    pub(super) third_sent: Option<Instant>,
     /// How old it may become: path RTT p99.9, report interval and jitter.
     pub(super) timeout: Duration,
     /// The peer's usual report interval.
     pub(super) report_interval: Duration,
     /// Interval of heartbeats at present.
     pub(super) heartbeat: Duration,
-    /// When another link was acknowledged last. Reports of all links travel together: only one that came after
-    /// this link's own acknowledgement was due says that the peer had nothing to tell of it.
-    pub(super) others_acked_at: Instant,
+    /// When the peer last told of all links it had news of. Only what it told after this link's acknowledgement was
+    /// due says that it had nothing to tell of this one.
+    pub(super) told_at: Instant,
 }
 
 /// The state of one link and direction.
@@ -236,11 +238,8 @@ impl Liveness {
     pub(super) fn poll_timeout(&self, silence: &Silence) -> Instant {
         match self.state {
             State::Up => {
-                let Some(oldest) = silence.oldest_sent else {
-                    return Instant::FAR;
-                };
-                let (by_data, by_heartbeat) = self.suspect_times(oldest, silence);
-                if silence.others_acked_at >= by_data {
+                let (by_data, by_heartbeat) = self.suspect_times(silence);
+                if silence.told_at >= by_data {
                     by_data.min(by_heartbeat)
                 } else {
                     by_heartbeat
@@ -277,16 +276,21 @@ impl Liveness {
     }
 
     /// When silence becomes suspicious: with another link that progresses, and without.
-    fn suspect_times(&self, oldest: Instant, silence: &Silence) -> (Instant, Instant) {
+    fn suspect_times(&self, silence: &Silence) -> (Instant, Instant) {
         let quiet = (silence.report_interval * 2).max(Duration::from_millis(10));
-        let by_data = (oldest + silence.timeout).max(self.acked_at + quiet);
+        let by_data = silence.third_sent.map_or(Instant::FAR, |third| {
+            (third + silence.timeout).max(self.acked_at + quiet)
+        });
         let beats = silence.timeout + silence.heartbeat * HEARTBEATS_MISSED;
-        (by_data, (oldest + beats).max(self.acked_at + beats))
+        let by_heartbeat = silence.first_sent.map_or(Instant::FAR, |first| {
+            (first + beats).max(self.acked_at + beats)
+        });
+        (by_data, by_heartbeat)
     }
 
     fn suspicion(&self, silence: &Silence, now: Instant) -> Option<Cause> {
-        let (by_data, by_heartbeat) = self.suspect_times(silence.oldest_sent?, silence);
-        if silence.others_acked_at >= by_data && now >= by_data {
+        let (by_data, by_heartbeat) = self.suspect_times(silence);
+        if silence.told_at >= by_data && now >= by_data {
             Some(Cause::AckTimeout)
         } else if now >= by_heartbeat {
             Some(Cause::HeartbeatTimeout)
@@ -353,11 +357,12 @@ mod tests {
 
     fn silence(oldest_ms: u64, others: bool) -> Silence {
         Silence {
-            oldest_sent: Some(Instant::from_millis(oldest_ms)),
+            first_sent: Some(Instant::from_millis(oldest_ms)),
+            third_sent: Some(Instant::from_millis(oldest_ms)),
             timeout: Duration::from_millis(40),
             report_interval: Duration::from_millis(5),
             heartbeat: Duration::from_millis(20),
-            others_acked_at: if others { Instant::FAR } else { Instant::ZERO },
+            told_at: if others { Instant::FAR } else { Instant::ZERO },
         }
     }
 
@@ -387,15 +392,27 @@ mod tests {
     }
 
     #[test]
+    fn two_datagrams_that_do_not_come_may_be_lost() {
+        let mut link = up(1_000);
+        let mut silence = silence(1_000, true);
+        silence.third_sent = None;
+        link.handle_timeout(&silence, Instant::from_millis(1_099));
+        assert_eq!(link.state(), State::Up);
+        silence.third_sent = Some(Instant::from_millis(1_010));
+        link.handle_timeout(&silence, Instant::from_millis(1_099));
+        assert_eq!(link.state(), State::Suspect);
+    }
+
+    #[test]
     fn a_lost_report_is_not_the_links_fault() {
         let mut link = up(1_000);
         // The other link was acknowledged before this one's acknowledgement was due at 1040.
         let mut silence = silence(1_000, true);
-        silence.others_acked_at = Instant::from_millis(1_039);
+        silence.told_at = Instant::from_millis(1_039);
         link.handle_timeout(&silence, Instant::from_millis(1_050));
         assert_eq!(link.state(), State::Up);
         assert_eq!(link.poll_timeout(&silence), Instant::from_millis(1_100));
-        silence.others_acked_at = Instant::from_millis(1_051);
+        silence.told_at = Instant::from_millis(1_051);
         assert!(link.poll_timeout(&silence) <= Instant::from_millis(1_051));
         link.handle_timeout(&silence, Instant::from_millis(1_051));
         assert_eq!(link.state(), State::Suspect);

@@ -11,15 +11,18 @@
 //! inner source address (endpoint).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::epochs::NUMBER_GAP;
-use super::link::Opening;
+use super::link::{Link, Opening};
 use super::path::Origin;
 use super::symbols::LossVerdict;
 use super::{Session, sender_config};
 use crate::base::id::LANES;
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, GroupId, Instant, Lane, LinkId};
 use crate::fec::decoder::{Decoder, GROUP_WINDOW};
+use crate::link::owd::base_difference;
+use crate::link::receiver::low_micros;
 use crate::link::{Outcome, Sender};
 use crate::reorder::{self, hold};
 use crate::stream::assembler::{Assembler, PartialId, Progress};
@@ -122,8 +125,16 @@ impl Session {
         for message in messages.clone() {
             message?;
         }
+        // The report behind a heartbeat is its own link's; others come with those of all links that have news.
+        let (mut alone, mut told) = (false, false);
         for message in messages {
-            self.handle_message(id, &message?, now)?;
+            let message = message?;
+            alone |= matches!(message, Message::Heartbeat);
+            told |= !alone && matches!(message, Message::Report(_));
+            self.handle_message(id, &message, now)?;
+        }
+        if told {
+            self.told_at = self.told_at.max(now - self.lateness(sent_us, now));
         }
         Ok(())
     }
@@ -433,6 +444,15 @@ impl Session {
         self.rescued_frames += u64::from(saved);
     }
 
+    /// How much later a datagram came than it would have by the fastest link: what it tells is as much older.
+    fn lateness(&self, sent_us: u32, now: Instant) -> Duration {
+        let owd = low_micros(now).wrapping_sub(sent_us).cast_signed();
+        let above = |link: &Link| base_difference(i64::from(owd), link.receiver.base_us());
+        let live = self.links.iter().filter(|link| link.received.1 > 0);
+        let most = live.map(above).max().unwrap_or(0);
+        Duration::from_micros(u64::try_from(most).unwrap_or(0))
+    }
+
     /// What became of datagrams we sent.
     pub(super) fn apply_outcomes(&mut self, id: LinkId) {
         for at in 0..self.outcomes.len() {
@@ -462,7 +482,7 @@ impl Session {
         if now < self.ingress.hold_at {
             return;
         }
-        self.ingress.hold_at = now + std::time::Duration::from_millis(INTERVAL_MS);
+        self.ingress.hold_at = now + Duration::from_millis(INTERVAL_MS);
         let inputs = self.hold_inputs(now);
         let mut hold = hold::hold_time(&inputs);
         if let Some(max) = self.config.reorder_max {

@@ -31,7 +31,7 @@ pub mod wan;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::base::id::LINKS_MAX;
+use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};
 use crate::base::{DropCounters, FRAME_BYTES_MAX, Instant, LinkId, Rng, WanId};
 use crate::link::{Outcome, SenderConfig, State};
 use crate::stripe::{Candidate, Scheduler};
@@ -119,6 +119,10 @@ pub struct Session {
     /// Farewells still to be sent.
     closing: u8,
     last_received_at: Instant,
+    /// When the peer last told of all links it had news of, as if by the fastest link.
+    told_at: Instant,
+    /// How often the peer reports at present.
+    peer_interval: Duration,
     drops: DropCounters,
     rescued_frames: u64,
     /// Frames and bytes taken from the TUN, without virtio headers.
@@ -154,7 +158,7 @@ impl Session {
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
         let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
-        let links: Vec<Link> = (0..parameters.link_count.min(LINKS_MAX as u8))
+        let links: Vec<Link> = (0..parameters.link_count.min(LINK_COUNT_MAX))
             .map(|number| {
                 let wan = parameters
                     .wan_of_link
@@ -193,6 +197,8 @@ impl Session {
             close_told: false,
             closing: 0,
             last_received_at: now,
+            told_at: now,
+            peer_interval: reports::INTERVAL_MAX,
             drops: DropCounters::default(),
             rescued_frames: 0,
             accepted: (0, 0),

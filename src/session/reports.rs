@@ -14,7 +14,7 @@ use crate::wire::report::{BITMAP_BYTES_MAX, REPORT_BYTES_MAX, ReportMessage};
 /// Shortest time between two reports: fast enough to notice a dead link in tens of milliseconds.
 const INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// Longest: the sender's estimates need several reports per round trip.
-const INTERVAL_MAX: Duration = Duration::from_millis(25);
+pub const INTERVAL_MAX: Duration = Duration::from_millis(25);
 /// Part of our sending rate that reports may take.
 const SHARE: f64 = 0.01;
 
@@ -72,7 +72,7 @@ impl Session {
         if now < self.reports.next_at || !self.links.iter().any(|l| l.receiver.report_due(now)) {
             return;
         }
-        let links = self.report_links();
+        let links = self.report_links(now);
         if links[0].is_none() {
             return;
         }
@@ -110,13 +110,19 @@ impl Session {
 
     /// The report on one link; `None` before anything arrived on it.
     pub(super) fn own_report(&mut self, id: LinkId, now: Instant) -> Option<ReportMessage> {
-        let link = &mut self.links[id.index()];
-        if link.received.1 == 0 {
-            return None;
-        }
-        let report = link.receiver.build_report(now)?;
+        let report = self.links[id.index()].receiver.build_report(now)?;
+        self.message_of(id, &report)
+    }
+
+    /// The same for a heartbeat, whose way may be dead: what it tells is told again with the other links' news.
+    pub(super) fn own_report_again(&self, id: LinkId, now: Instant) -> Option<ReportMessage> {
+        let report = self.links[id.index()].receiver.peek_report(now)?;
+        self.message_of(id, &report)
+    }
+
+    fn message_of(&self, id: LinkId, report: &Report) -> Option<ReportMessage> {
         let (tag, largest) = self.epochs.received_position(id, report.largest)?;
-        let (bitmap, bitmap_bytes) = bitmap_of(&report, largest);
+        let (bitmap, bitmap_bytes) = bitmap_of(report, largest);
         Some(ReportMessage {
             link: id,
             epoch_tag: tag,
@@ -170,8 +176,8 @@ impl Session {
         if report.largest >= link.sent_next {
             return;
         }
-        link.sender
-            .set_report_interval(Duration::from_millis(u64::from(message.interval_ms)));
+        self.peer_interval = Duration::from_millis(u64::from(message.interval_ms));
+        link.sender.set_report_interval(self.peer_interval);
         self.outcomes.clear();
         let before = link.sender.state();
         let outcomes = &mut self.outcomes;

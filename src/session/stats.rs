@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
+use super::config::WanRole;
 use super::egress::SymbolCounts;
 use crate::base::{DropCounters, Instant, LinkId, Rate};
 use crate::fec::decoder::DecoderCounters;
@@ -72,6 +73,8 @@ pub struct LinkStats {
     pub wan: String,
     /// Peer's address, where known.
     pub remote: Option<std::net::SocketAddr>,
+    /// What its WAN is used for.
+    pub role: WanRole,
     /// Both ends know the link.
     pub open: bool,
     /// State of our sending direction.
@@ -129,7 +132,7 @@ impl Session {
             decoder: self.ingress.decoder.counters(),
             reorder_depth: self.ingress.reorder.len() as u64,
             repair_count: self.planned_repairs(),
-            reorder: self.ingress.reorder.counters().clone(),
+            reorder: *self.ingress.reorder.counters(),
             hold: self.hold,
             accepted: self.accepted,
             delivered: self.ingress.delivered,
@@ -162,6 +165,7 @@ impl Session {
             wan_id: link.wan,
             wan: wan.config.name.clone(),
             remote: link.path.origin().map(|origin| origin.address),
+            role: wan.config.role,
             open: link.is_open(),
             state: link.sender.state(),
             cause: link.sender.cause(),
@@ -178,7 +182,7 @@ impl Session {
             missing_in: (link.receiver.missing(), link.received.1),
             lost_symbols: link.lost_symbols,
             share: if weights > 0.0 { weight / weights } else { 0.0 },
-            suspicions: u64::from(link.sender.counters().suspicions),
+            suspicions: link.sender.counters().suspicions,
         }
     }
 

@@ -71,13 +71,13 @@ impl Session {
         if !self.links[index].is_reachable() {
             return;
         }
-        let others_acked_at = self.others_acked_at(index);
+        let told_at = self.told_at;
         let link = &mut self.links[index];
         let (id, before) = (link.id, link.sender.state());
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         link.sender
-            .handle_timeout(now, others_acked_at, &mut |outcome| outcomes.push(outcome));
+            .handle_timeout(now, told_at, &mut |outcome| outcomes.push(outcome));
         self.apply_outcomes(id);
         self.on_link_state(index, before, now);
     }
@@ -114,15 +114,6 @@ impl Session {
         {
             self.wans[wan.index()].rate.on_suspect(now);
         }
-    }
-
-    /// When any other link was acknowledged last.
-    fn others_acked_at(&self, index: usize) -> Instant {
-        let others = self.links.iter().enumerate().filter(|(at, _)| *at != index);
-        others
-            .map(|(_, link)| link.sender.acked_at())
-            .max()
-            .unwrap_or(Instant::ZERO)
     }
 
     /// One WAN at a time may probe for more, so that two that share a bottleneck do not fill it together.
@@ -192,13 +183,12 @@ impl Session {
             }
         };
         let can_report = self.links.iter().any(Link::is_open);
-        for (index, link) in self.links.iter().enumerate() {
+        for link in &self.links {
             if !self.may_seal(link.id, now) {
                 continue; // what is due cannot be sent
             }
             if link.is_reachable() {
-                let others_acked_at = self.others_acked_at(index);
-                consider(link.sender.poll_timeout(now, others_acked_at), Timer::Link);
+                consider(link.sender.poll_timeout(now, self.told_at), Timer::Link);
             }
             consider(link.open_at().min(link.path.poll_timeout()), Timer::Opening);
             if can_report && let Some(at) = link.receiver.report_at() {

@@ -5,6 +5,7 @@
 //! shorter at the end, so that one UDP_SEGMENT send carries it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::link::Link;
 use super::path::Origin;
@@ -32,6 +33,9 @@ pub struct Transmit {
     /// Size of each datagram but the last; equal to `bytes` when there is one.
     pub segment: u16,
 }
+
+/// A link that carries the peer's reports is quiet when two of them failed to come and this much time passed.
+const QUIET_EXTRA: Duration = Duration::from_millis(5);
 
 impl Transmit {
     /// The address to use when the link has no connected socket.
@@ -114,7 +118,7 @@ impl Session {
             writer.push(&Message::LinkOpen(LinkOpen {
                 link: id,
                 wan: link.wan,
-                backup: wan.backup,
+                role: wan.role,
                 rate_to_peer_kbit: kbit(wan.rate_to_peer),
                 rate_to_sender_kbit: kbit(wan.rate_to_us),
                 name: &wan.name,
@@ -142,7 +146,7 @@ impl Session {
         self.reports.on_written(id, written);
         if self.links[id.index()].sender.wants_heartbeat(now) {
             writer.push(&Message::Heartbeat);
-            if let Some(report) = self.own_report(id, now)
+            if let Some(report) = self.own_report_again(id, now)
                 && writer.len() + crate::wire::report::REPORT_BYTES_MAX <= room
             {
                 writer.push(&Message::Report(report));
@@ -297,8 +301,9 @@ impl Session {
         Some(bytes)
     }
 
-    /// Links that may carry reports: the fastest up link, and a second while any link is suspect.
-    pub(super) fn report_links(&self) -> [Option<LinkId>; 2] {
+    /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
+    /// that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
+    pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
         let key = |link: &&Link| (link.sender.state() != State::Up, self.delay_of(link));
         let mut best: [Option<&Link>; 2] = [None, None];
         for link in self.links.iter().filter(|link| link.is_open()) {
@@ -308,10 +313,12 @@ impl Session {
                 best[1] = Some(link);
             }
         }
-        let troubled = self
-            .links
-            .iter()
-            .any(|link| link.is_open() && link.sender.state() != State::Up);
+        let quiet = self.peer_interval * 2 + QUIET_EXTRA;
+        let troubled = best[0].is_some_and(|link| now.since(link.receiver.last_at()) > quiet)
+            || self
+                .links
+                .iter()
+                .any(|link| link.is_open() && link.sender.state() != State::Up);
         [
             best[0].map(|link| link.id),
             best[1].filter(|_| troubled).map(|link| link.id),

@@ -319,7 +319,7 @@ fn capture_finds_the_marker() -> Outcome {
     let (search, flows) = (capture.finish()?, flows.finish()?);
     check!(
         report.lost() == 0 && search.found == 50 && flows == 0,
-        "{search:?} {flows}"
+        "{search:?} {flows} {report:?}"
     );
     Ok(())
 }

@@ -142,6 +142,8 @@ pub struct RateControl {
     calibrated_at: Instant,
     /// Since when on_suspect stands.
     suspect_at: Instant,
+    /// It came before the capacity was found.
+    was_startup: bool,
 }
 
 impl RateControl {
@@ -168,6 +170,7 @@ impl RateControl {
             loss_at: now,
             calibrated_at: now,
             suspect_at: now,
+            was_startup: false,
         }
     }
 
@@ -205,6 +208,7 @@ impl RateControl {
             return;
         }
         self.suspect_at = now;
+        self.was_startup = self.phase == Phase::Startup;
         self.pending = None;
         self.drain = None;
         self.meter.reset();
@@ -223,6 +227,8 @@ impl RateControl {
         if now.since(self.suspect_at) > LONG_SILENCE {
             self.set_capacity(self.capacity * 0.5);
             self.enter(Phase::Startup, 1.0, Instant::FAR, now);
+        } else if self.was_startup {
+            self.enter(Phase::Startup, RETURN_GAIN, Instant::FAR, now);
         } else {
             let ends = now + self.sight.rtt + QUEUE_LAG;
             self.enter(Phase::Drain, RETURN_GAIN, ends, now);

@@ -20,6 +20,8 @@ const ROUND_MAX: Duration = Duration::from_millis(200);
 const ROUND_JITTER: f64 = 15.0;
 /// A queue beyond this and the jitter is ours.
 const QUEUE: f64 = 0.004;
+/// An application that sends less than this share of the believed capacity does not show what the WAN carries.
+const IDLE: f64 = 0.5;
 
 impl RateControl {
     /// Judges the present round by the packets sent in it.
@@ -34,12 +36,12 @@ impl RateControl {
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
         let grows = round.grows(SLOPE);
-        let limited = !self.backlogged && round.sent() < APP_LIMITED * self.pacing();
-        if limited && (grows || queue) {
-            self.judge_limited(&round, span, now);
+        let idle = !self.backlogged && round.sent() < IDLE * self.capacity;
+        if idle && (grows || queue) {
+            self.judge_idle(&round, span, now);
             return;
         }
-        let dropped = !limited && round.shortfall(self.usual_loss) > SHORTFALL && !grows;
+        let dropped = !idle && round.shortfall(self.usual_loss) > SHORTFALL && !grows;
         if grows && queue || dropped {
             self.set_capacity(round.received());
             self.quick_until = now + super::QUICK;
@@ -59,14 +61,15 @@ impl RateControl {
             return;
         }
         let came = round.received().min(round.sent());
+        let limited = !self.backlogged && round.sent() < APP_LIMITED * self.pacing();
         self.set_capacity(self.capacity.max(came));
         let gain = if limited { self.gain } else { GAIN };
         self.enter(Phase::Startup, gain, Instant::FAR, now);
     }
 
-    /// A queue beside an application that sends less than we allow: perhaps the WAN carries no more than that, but a
-    /// few heartbeats that come late or not at all are no measure of what it carries.
-    fn judge_limited(&mut self, round: &Measured, span: Duration, now: Instant) {
+    /// A queue beside an application that sends much less than the WAN should carry: perhaps it carries no more, but a
+    /// few heartbeats that come late or not at all are no measure of it.
+    fn judge_idle(&mut self, round: &Measured, span: Duration, now: Instant) {
         if round.span < span * 2 || self.sight.queue_min < QUEUE_HIGH + self.sight.jitter {
             return;
         }

@@ -199,8 +199,8 @@ impl<T: Copy> Sender<T> {
         let newest = self.anchor.is_none_or(|anchor| report.largest > anchor);
         let (acked, oldest, youngest) = self.take_acks(report, now, on);
         let mut delivery = None;
+        self.sample_rtt(report, newest, now);
         if newest {
-            self.sample_rtt(report, now);
             self.sample_owd(report, now);
             delivery = Some(self.delivery(report, now));
         }
@@ -213,26 +213,26 @@ impl<T: Copy> Sender<T> {
         delivery
     }
 
-    /// Declares overdue datagrams lost and moves the state. `others_acked_at`: when another link of the session
-    /// was acknowledged last.
+    /// Declares overdue datagrams lost and moves the state. `told_at`: when the peer last told of all links it
+    /// had news of.
     pub fn handle_timeout(
         &mut self,
         now: Instant,
-        others_acked_at: Instant,
+        told_at: Instant,
         on: &mut impl FnMut(Outcome<T>),
     ) {
         self.resolve(now, on);
         self.rtt_history.refresh(now);
         self.ack_history.refresh(now);
         self.delay_history.refresh(now);
-        let silence = self.silence(now, others_acked_at);
+        let silence = self.silence(now, told_at);
         self.liveness.handle_timeout(&silence, now);
         self.counters.suspicions = self.liveness.flap_count();
     }
 
     /// When [`Sender::handle_timeout`] has something to do or a heartbeat is due.
-    pub fn poll_timeout(&self, now: Instant, others_acked_at: Instant) -> Instant {
-        let silence = self.silence(now, others_acked_at);
+    pub fn poll_timeout(&self, now: Instant, told_at: Instant) -> Instant {
+        let silence = self.silence(now, told_at);
         self.loss_at()
             .unwrap_or(Instant::FAR)
             .min(self.liveness.poll_timeout(&silence))
@@ -404,13 +404,16 @@ impl<T: Copy> Sender<T> {
         }
     }
 
-    fn sample_rtt(&mut self, report: &Report, now: Instant) {
+    /// The link's own round trip is measured also by what another link told before.
+    fn sample_rtt(&mut self, report: &Report, newest: bool, now: Instant) {
         let Some(entry) = self.log.get(report.largest) else {
             return;
         };
         let hold = Duration::from_micros(u64::from(report.hold_us));
         let sample = now.since(entry.sent_at).saturating_sub(hold);
-        self.path_rtt.on_sample(sample, now);
+        if newest {
+            self.path_rtt.on_sample(sample, now);
+        }
         if report.same_link {
             self.rtt.on_sample(sample, now);
             self.rtt_history.record(sample, now);
@@ -462,7 +465,8 @@ impl<T: Copy> Sender<T> {
             queue_last: self.owd.queue_last(),
             queue_min,
             queue_p50,
-            rtt: self.srtt(),
+            // How long the loop takes: reports come back by the fastest link, whatever this one's way back is.
+            rtt: self.path_rtt.smoothed().unwrap_or(RTT_INITIAL),
             in_flight: self.in_flight,
         }
     }
@@ -489,13 +493,24 @@ impl<T: Copy> Sender<T> {
             .heartbeat_interval(traffic, self.config.heartbeat_interval)
     }
 
-    fn silence(&self, now: Instant, others_acked_at: Instant) -> Silence {
+    fn silence(&self, now: Instant, told_at: Instant) -> Silence {
+        // What is behind the largest number reported and unknown is lost or late; silence is what follows it.
+        let first = self.anchor.map_or(self.oldest, |anchor| anchor + 1);
+        let sent_at = |number: u64| {
+            let entry = self.log.get(number)?;
+            if entry.fate != Fate::Skipped {
+                return Some(entry.sent_at);
+            }
+            let behind_gap = self.jump.map(|jump| jump.to + (number - first))?;
+            self.log.get(behind_gap).map(|entry| entry.sent_at)
+        };
         Silence {
-            oldest_sent: self.log.get(self.oldest).map(|entry| entry.sent_at),
+            first_sent: sent_at(first),
+            third_sent: sent_at(first + 2),
             timeout: self.suspect_timeout(),
             report_interval: self.config.report_interval,
             heartbeat: self.heartbeat_interval(now),
-            others_acked_at,
+            told_at,
         }
     }
 

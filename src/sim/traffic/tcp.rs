@@ -110,9 +110,9 @@ impl Tcp {
         Rate::from_bytes_over(self.receiver.bytes_in(from, to), to.since(from))
     }
 
-    /// The longest time without progress in order at the receiver in a span.
+    /// The longest time without any data at the receiver in a span.
     pub fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
-        super::longest_gap(self.receiver.progress(), from, to)
+        super::longest_gap(self.receiver.arrivals(), from, to)
     }
 
     /// What the sender did.
