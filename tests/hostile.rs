@@ -5,7 +5,7 @@
 
 mod pair;
 
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use chainlightning::base::{DropReason, FRAME_BYTES_MAX, Instant, LinkId, WanId};
 use chainlightning::crypto::Cipher;
@@ -23,6 +23,7 @@ use chainlightning::session::stats::SessionStats;
 use chainlightning::wire::handshake::{
     COOKIE_BYTES, CookieReply, HELLO_BYTES, Hello, WELCOME_BYTES, sign_hello_mac2,
 };
+use chainlightning::wire::message::WanRole;
 use pair::hostile::{Hostile, assault};
 use pair::{Pair, handshake, keys, origin, session};
 
@@ -61,7 +62,7 @@ fn an_authenticated_peer_that_sends_anything_at_all_harms_nobody_else() {
         victim.install_epoch(own, now);
         let mut hostile = Hostile::new(seed, peers);
         let (mut out, mut frame) = (vec![0; RUN_BYTES_MAX + 1024], vec![0; FRAME_BYTES_MAX]);
-        let (clock, mut now) = (Clock::now(), now);
+        let mut now = now;
         for _ in 0..10 {
             now = assault(
                 &mut hostile,
@@ -73,12 +74,6 @@ fn an_authenticated_peer_that_sends_anything_at_all_harms_nobody_else() {
             check_bounds(&victim.stats(now));
         }
         let stats = victim.stats(now);
-        println!(
-            "{:?} for {} datagrams, {:?}",
-            clock.elapsed(),
-            hostile.sent,
-            stats.drops
-        );
         assert!(
             stats.decoder.groups > 100 && stats.delivered.0 > 100,
             "{stats:?}"
@@ -171,7 +166,7 @@ impl World {
         let wans = (0..LINKS).map(|number| WanConfig {
             id: WanId(number),
             name: format!("wan{number}"),
-            backup: false,
+            role: WanRole::Active,
             rate_to_peer: None,
             rate_to_us: None,
         });
@@ -221,7 +216,7 @@ impl World {
     }
 
     /// Datagrams that the client wants to send now.
-    fn from_client(&mut self) -> Vec<(LinkId, Vec<u8>)> {
+    fn client_sends(&mut self) -> Vec<(LinkId, Vec<u8>)> {
         let mut all = Vec::new();
         self.client.handle_timeout(self.now);
         while self.client.poll_event().is_some() {}
@@ -235,7 +230,7 @@ impl World {
     }
 
     /// Datagrams that the server wants to send now.
-    fn from_server(&mut self) -> Vec<(Origin, Vec<u8>)> {
+    fn server_sends(&mut self) -> Vec<(Origin, Vec<u8>)> {
         let mut all = Vec::new();
         while let Some(transmit) = self.server.poll_transmit(self.now, &mut self.buffer) {
             let run = &self.buffer[..transmit.bytes];
@@ -245,7 +240,7 @@ impl World {
         all
     }
 
-    fn to_server(&mut self, from: Origin, datagram: &[u8]) {
+    fn deliver(&mut self, from: Origin, datagram: &[u8]) {
         self.server
             .handle_datagrams(Some(from), &mut datagram.to_vec(), self.now);
     }
@@ -253,10 +248,10 @@ impl World {
     fn turn(&mut self) {
         self.server.handle_timeout(self.now);
         while self.server.poll_event().is_some() {}
-        for (link, datagram) in self.from_client() {
-            self.to_server(origin(link.0), &datagram);
+        for (link, datagram) in self.client_sends() {
+            self.deliver(origin(link.0), &datagram);
         }
-        for (_, mut datagram) in self.from_server() {
+        for (_, mut datagram) in self.server_sends() {
             self.client.handle_datagrams(None, &mut datagram, self.now);
         }
     }
@@ -285,9 +280,9 @@ impl World {
 
     /// What an attacker sends must have no effect and no answer.
     fn expect_nothing(&mut self, from: Origin, datagram: &[u8], before: &str, what: &str) {
-        self.to_server(from, datagram);
+        self.deliver(from, datagram);
         assert!(self.server.poll_event().is_none(), "{what}");
-        assert!(self.from_server().is_empty(), "{what} was answered");
+        assert!(self.server_sends().is_empty(), "{what} was answered");
         assert_eq!(self.state(), before, "{what}");
     }
 
@@ -299,12 +294,12 @@ impl World {
         let (link, datagram) = loop {
             world.now += Duration::from_millis(1);
             world.server.handle_timeout(world.now);
-            let _ = world.from_server();
-            if let Some(first) = world.from_client().into_iter().next() {
+            let _ = world.server_sends();
+            if let Some(first) = world.client_sends().into_iter().next() {
                 break first;
             }
         };
-        let _ = world.from_server();
+        let _ = world.server_sends();
         while world.server.poll_event().is_some() {}
         (world, link, datagram)
     }
@@ -334,9 +329,9 @@ fn a_flipped_bit_anywhere_in_a_datagram_changes_nothing() {
         }
     }
     // Proof that the datagram itself would have had an effect.
-    world.to_server(origin(link.0), &datagram);
+    world.deliver(origin(link.0), &datagram);
     assert_ne!(world.state(), before);
-    let _ = world.from_server();
+    let _ = world.server_sends();
     let (before, known) = (world.state(), world.dropped(DropReason::ReplayDuplicate));
     world.expect_nothing(STRANGER, &datagram, &before, "a copy");
     assert_eq!(world.dropped(DropReason::ReplayDuplicate), known + 1);
@@ -348,7 +343,7 @@ fn a_datagram_under_another_links_index_or_an_unknown_one_is_silently_dropped() 
     let mut indexes = vec![];
     for _ in 0..200 {
         world.now += Duration::from_millis(1);
-        for (other, datagram) in world.from_client() {
+        for (other, datagram) in world.client_sends() {
             if other != link {
                 indexes.push(datagram[4..8].to_vec());
             }
@@ -357,7 +352,7 @@ fn a_datagram_under_another_links_index_or_an_unknown_one_is_silently_dropped() 
     assert!(!indexes.is_empty());
     world.server.handle_timeout(world.now);
     while world.server.poll_event().is_some() {}
-    let _ = world.from_server();
+    let _ = world.server_sends();
     let before = world.state();
     for index in &indexes {
         let mut swapped = datagram.clone();
@@ -374,7 +369,7 @@ fn a_datagram_under_another_links_index_or_an_unknown_one_is_silently_dropped() 
 }
 
 fn hellos(world: &mut World) -> Vec<(LinkId, Vec<u8>)> {
-    let mut all = world.from_client();
+    let mut all = world.client_sends();
     all.retain(|(_, datagram)| datagram.len() == HELLO_BYTES);
     all
 }
@@ -385,8 +380,8 @@ fn copies_of_a_hello_get_the_same_welcome_for_a_while_and_a_replay_gets_nothing(
     let (_, hello) = hellos(&mut world).remove(0);
     let mut welcomes = Vec::new();
     for link in 0..20 {
-        world.to_server(origin(link), &hello);
-        let answers = world.from_server();
+        world.deliver(origin(link), &hello);
+        let answers = world.server_sends();
         assert_eq!(answers.len(), 1);
         assert_eq!(
             answers[0].0,
@@ -405,8 +400,8 @@ fn copies_of_a_hello_get_the_same_welcome_for_a_while_and_a_replay_gets_nothing(
     for bit in 0..376 * 8 {
         let mut forged = hello.clone();
         forged[bit / 8] ^= 1 << (bit % 8);
-        world.to_server(STRANGER, &forged);
-        assert!(world.from_server().is_empty(), "bit {bit}");
+        world.deliver(STRANGER, &forged);
+        assert!(world.server_sends().is_empty(), "bit {bit}");
     }
     world.now += Duration::from_secs(11);
     world.server.handle_timeout(world.now);
@@ -425,8 +420,8 @@ fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
     world.run(1_000);
     let epoch = world.server.stats(world.now).peers[0].epoch;
     assert_eq!(epoch, 1);
-    world.to_server(STRANGER, &recorded);
-    let (_, cookie) = world.from_server().remove(0);
+    world.deliver(STRANGER, &recorded);
+    let (_, cookie) = world.server_sends().remove(0);
     assert_eq!(cookie.len(), COOKIE_BYTES);
     // Its sender proves an address, as it can.
     let reply = CookieReply::parse(&cookie).unwrap();
@@ -436,8 +431,8 @@ fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
         .unwrap();
     let mut proven: [u8; HELLO_BYTES] = recorded.try_into().unwrap();
     sign_hello_mac2(&mut proven, |covered| cookie.mac2(covered));
-    world.to_server(STRANGER, &proven);
-    let answers = world.from_server();
+    world.deliver(STRANGER, &proven);
+    let answers = world.server_sends();
     assert!(
         answers
             .iter()
@@ -445,7 +440,7 @@ fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
     );
     // The session goes on: no event, no new handshake, and frames pass.
     let dialed = world.client.stats(world.now).handshakes;
-    let _ = world.client.handle_frame(&pair::frame(1, 500), world.now);
+    world.client.handle_frame(&pair::frame(1, 500), world.now);
     world.run(20_000);
     assert_eq!(world.client.stats(world.now).handshakes, dialed);
     let mut frame = vec![0; FRAME_BYTES_MAX];
@@ -457,8 +452,8 @@ fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
         ));
     }
     // And a third use of the recording is refused.
-    world.to_server(STRANGER, &proven);
-    assert!(world.from_server().iter().all(|(to, _)| *to != STRANGER));
+    world.deliver(STRANGER, &proven);
+    assert!(world.server_sends().iter().all(|(to, _)| *to != STRANGER));
 }
 
 #[test]

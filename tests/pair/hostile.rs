@@ -4,7 +4,7 @@ use chainlightning::base::{GroupId, Instant, Lane, LinkId, Rng, WanId};
 use chainlightning::session::Session;
 use chainlightning::session::epochs::{EpochKeys, LinkKeys};
 use chainlightning::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, DataHeader, TAG_BYTES};
-use chainlightning::wire::message::{LinkOpen, Message, SymbolHeader, Writer, parse};
+use chainlightning::wire::message::{LinkOpen, Message, SymbolHeader, WanRole, Writer, parse};
 use chainlightning::wire::piece::{emit_fragment, emit_whole};
 use chainlightning::wire::report::{BITMAP_BYTES_MAX, ReportMessage};
 use chainlightning::wire::virtio::VirtioHeader;
@@ -196,7 +196,8 @@ impl Hostile {
             let open = LinkOpen {
                 link,
                 wan: WanId(u8::try_from(self.below(40)).unwrap()),
-                backup: self.rng.chance(0.5),
+                role: [WanRole::Active, WanRole::Backup, WanRole::Off]
+                    [usize::try_from(self.below(3)).unwrap()],
                 rate_to_peer_kbit: self.word(),
                 rate_to_sender_kbit: self.word(),
                 name: "a name of 24 bytes, yes.",

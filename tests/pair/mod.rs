@@ -17,6 +17,7 @@ use chainlightning::session::epochs::{EpochKeys, LinkKeys};
 use chainlightning::session::path::Origin;
 use chainlightning::session::{RUN_BYTES_MAX, Session, SessionParameters};
 use chainlightning::wire::handshake::{HELLO_BYTES, HelloPayload, WELCOME_BYTES, WelcomePayload};
+use chainlightning::wire::message::WanRole;
 
 /// Receiver index of a link, the same for both ends.
 pub const fn index_of(link: u8) -> u32 {
@@ -101,7 +102,7 @@ pub fn session(initiator: bool, links: u8, now: Instant) -> Session {
     let wans = (0..links).map(|number| WanConfig {
         id: WanId(number),
         name: format!("wan{number}"),
-        backup: false,
+        role: WanRole::Active,
         rate_to_peer: None,
         rate_to_us: None,
     });
