@@ -159,7 +159,6 @@ impl Session {
         let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
         let links: Vec<Link> = (0..parameters.link_count.min(LINK_COUNT_MAX))
-        let links: Vec<Link> = (0..parameters.link_count)
             .take(LINKS_MAX)
             .map(|number| {
                 let wan = parameters
