@@ -18,9 +18,10 @@ const GAP: Duration = Duration::from_micros(11);
 fn arrivals(extent: u64, loss: f64) -> Vec<u32> {
     let mut rng = Rng::new(1);
     let mut order: Vec<(u64, u32)> = (0..ITEMS)
-        .filter_map(|seq| {
-            (!rng.chance(loss)).then(|| (u64::from(seq) + rng.below(extent + 1), seq))
-        })
+        .filter(|_| !rng.chance(loss))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|seq| (u64::from(seq) + rng.below(extent + 1), seq))
         .collect();
     order.sort_unstable();
     order.into_iter().map(|(_, seq)| seq).collect()

@@ -1,13 +1,17 @@
 //! The packet path takes no memory from the system once it has seen its shapes.
 #![allow(unsafe_code, clippy::unwrap_used)]
 
+mod pair;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use chainlightning::base::{FrameStore, GroupId, Instant, Lane};
+use chainlightning::base::{FRAME_BYTES_MAX, FrameStore, GroupId, Instant, Lane};
+use chainlightning::crypto::key_schedule::Role;
 use chainlightning::fec::codec::Codec;
 use chainlightning::fec::decoder::Decoder;
 use chainlightning::fec::encoder::OpenGroup;
+use chainlightning::session::RUN_BYTES_MAX;
 use chainlightning::stream::assembler::{Assembler, Progress};
 use chainlightning::stream::cut::fragments;
 
@@ -16,6 +20,8 @@ struct Counting;
 
 thread_local! {
     static TAKEN: Cell<u64> = const { Cell::new(0) };
+    /// Bytes taken and not given back.
+    static LIVE: Cell<i64> = const { Cell::new(0) };
 }
 
 // SAFETY: every call goes on to `System`, which keeps the contract; counting touches a thread-local without
@@ -23,11 +29,13 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         TAKEN.set(TAKEN.get() + 1);
+        LIVE.set(LIVE.get() + layout.size().cast_signed() as i64);
         // SAFETY: the caller keeps `GlobalAlloc::alloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size().cast_signed() as i64);
         // SAFETY: `pointer` came from `System` with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -114,4 +122,62 @@ fn frames_are_assembled_without_allocation() {
         }
     });
     assert_eq!((taken, complete), (0, 50));
+}
+
+/// Two sessions over three links of memory that lose datagrams: small packets, full ones and superframes, both ways.
+#[test]
+fn frames_pass_two_sessions_without_allocation() {
+    let mut pair = pair::Pair::new(3, Instant::ZERO);
+    pair.lose_each = 97;
+    let frames: Vec<Vec<u8>> = (0..40_u16)
+        .map(|i| {
+            pair::frame(
+                i % 5,
+                [100, 1400, 1400, 1000, 9000, 30_000][usize::from(i) % 6],
+            )
+        })
+        .collect();
+    let mut offered = 0;
+    let mut work = |pair: &mut pair::Pair, from_ms: u64, until_ms: u64| {
+        for ms in from_ms..until_ms {
+            let now = Instant::from_millis(ms);
+            for _ in 0..2 {
+                let frame = &frames[offered % frames.len()];
+                let _ = pair.client.handle_frame(frame, now);
+                let _ = pair.server.handle_frame(frame, now);
+                offered += 1;
+            }
+            pair.turn(now);
+        }
+    };
+    work(&mut pair, 0, 3_000);
+    let before = pair.delivered;
+    let taken = allocations(|| work(&mut pair, 3_000, 8_000));
+    let symbols = pair.client.stats(Instant::from_millis(8_000)).symbols;
+    assert!(symbols.repair + symbols.resent > 100, "{symbols:?}");
+    let passed = [0, 1].map(|i| pair.delivered[i] - before[i]);
+    assert!(passed.iter().all(|&n| n >= 5_000), "{passed:?}");
+    assert_eq!(taken, 0, "{passed:?}");
+}
+
+/// Whatever an authenticated peer sends, a session keeps to the memory it had.
+#[test]
+fn a_hostile_peer_takes_no_memory() {
+    let (near, far) = pair::handshake();
+    let now = Instant::ZERO;
+    let mut victim = pair::session(false, 3, now);
+    victim.install_epoch(pair::keys(&far, Role::Responder, 3, now), now);
+    let peers = pair::keys(&near, Role::Initiator, 3, now);
+    let mut hostile = pair::hostile::Hostile::new(9, peers);
+    let mut buffers = (vec![0; RUN_BYTES_MAX + 1024], vec![0; FRAME_BYTES_MAX]);
+    let mut run = |now, datagrams| {
+        let buffers = (&mut buffers.0[..], &mut buffers.1[..]);
+        pair::hostile::assault(&mut hostile, &mut victim, now, datagrams, buffers)
+    };
+    let now = run(now, 5_000);
+    let before = LIVE.get();
+    run(now, 60_000);
+    let grown = LIVE.get() - before;
+    // The code's tables for the largest group there can be.
+    assert!(grown < 512 << 10, "{grown} bytes");
 }

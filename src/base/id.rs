@@ -5,6 +5,10 @@ use std::fmt;
 /// Most links one session may have: one receiver index each fits the HELLO payload (docs/protocol.md).
 pub const LINKS_MAX: usize = 32;
 
+/// The same as a count on the wire.
+pub const LINK_COUNT_MAX: u8 = 32;
+const _: () = assert!(LINK_COUNT_MAX as usize == LINKS_MAX);
+
 /// One UDP lane between the peers over one WAN; unit of striping, packet numbers and delay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u8);

@@ -402,16 +402,14 @@ fn reload(
     }
     let diff = config::diff(config, &loaded.config);
     let mut restart: Vec<_> = diff.restart().map(ToString::to_string).collect();
-    let off = |config: &Config| -> Vec<bool> {
-        config
-            .links
-            .wans
-            .iter()
-            .map(|wan| wan.role == config::WanRole::Off)
+    // A WAN that was off at the start has no sockets to switch on; one in use can be switched off and on.
+    let sleeping = |config: &Config| -> Vec<bool> {
+        let wans = config.links.wans.iter();
+        wans.map(|wan| wan.role == config::WanRole::Off && !opened.contains(&wan.id))
             .collect()
     };
-    if off(config) != off(&loaded.config) {
-        restart.push("links.wan.role to or from \"off\"".to_owned());
+    if sleeping(config) != sleeping(&loaded.config) {
+        restart.push("links.wan.role of a WAN that was off at the start".to_owned());
     }
     if !restart.is_empty() {
         tracing::error!(

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::base::WanId;
-use crate::config::{self, CipherChoice, Config, FecMode, Mode, Peer, WanRole};
+use crate::config::{self, CipherChoice, Config, FecMode, Mode, Peer, Wan, WanRole};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
-use crate::session::config::{Mode as Striping, SessionConfig, WanConfig};
+use crate::session::config::{Mode as Striping, SessionConfig, WanConfig, WanRole as SessionRole};
 use crate::sys::Clock;
 
 /// Handshakes a second before clients must prove their address.
@@ -50,6 +50,24 @@ pub fn session(config: &Config) -> SessionConfig {
     }
 }
 
+fn wan_config(id: WanId, wan: &Wan) -> WanConfig {
+    WanConfig {
+        id,
+        name: wan.name.clone(),
+        role: role(wan.role),
+        rate_to_peer: wan.up,
+        rate_to_us: wan.down,
+    }
+}
+
+const fn role(role: WanRole) -> SessionRole {
+    match role {
+        WanRole::Active => SessionRole::Active,
+        WanRole::Backup => SessionRole::Backup,
+        WanRole::Off => SessionRole::Off,
+    }
+}
+
 /// The client's WANs that are not off, renumbered from 0, with their old numbers.
 pub fn wans(config: &Config) -> Vec<(WanId, WanConfig)> {
     config
@@ -58,30 +76,17 @@ pub fn wans(config: &Config) -> Vec<(WanId, WanConfig)> {
         .iter()
         .filter(|wan| wan.role != WanRole::Off)
         .zip(0_u8..)
-        .map(|(wan, id)| {
-            let known = WanConfig {
-                id: WanId(id),
-                name: wan.name.clone(),
-                backup: wan.role == WanRole::Backup,
-                rate_to_peer: wan.up,
-                rate_to_us: wan.down,
-            };
-            (wan.id, known)
-        })
+        .map(|(wan, id)| (wan.id, wan_config(WanId(id), wan)))
         .collect()
 }
 
 /// What a reloaded configuration says about the WANs that are open, in the order of the session's numbers.
 pub fn opened_wans(config: &Config, opened: &[WanId]) -> Vec<WanConfig> {
-    let known = wans(config);
     (0_u8..)
         .zip(opened)
         .filter_map(|(id, known_as)| {
-            let (_, wan) = known.iter().find(|(number, _)| number == known_as)?;
-            Some(WanConfig {
-                id: WanId(id),
-                ..wan.clone()
-            })
+            let wan = config.links.wans.get(known_as.index())?;
+            Some(wan_config(WanId(id), wan))
         })
         .collect()
 }

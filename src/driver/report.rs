@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::endpoint::PeerId;
 use crate::endpoint::stats::PeerStats;
 use crate::link::{self, Cause, State};
+use crate::session::config::WanRole;
 use crate::session::stats::{LinkStats, SessionStats};
 use crate::status::{
     EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, SCHEMA, Status,
@@ -252,12 +253,7 @@ impl Reporter {
                 .remote
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
-            state: if link.open {
-                link.state.name()
-            } else {
-                "probing"
-            }
-            .to_owned(),
+            state: state(link).to_owned(),
             cause: cause(link),
             share: if sent_sum > 0.0 {
                 tx_mbps / sent_sum
@@ -368,6 +364,15 @@ fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
         .filter(|(_, n)| *n > 0)
         .map(|(reason, n)| (reason.name().to_owned(), n))
         .collect()
+}
+
+const fn state(link: &LinkStats) -> &'static str {
+    match (link.open, link.role, link.state) {
+        (false, ..) => "probing",
+        (true, WanRole::Off, _) => "off",
+        (true, WanRole::Backup, State::Up) => "backup",
+        (true, WanRole::Active | WanRole::Backup, state) => state.name(),
+    }
 }
 
 fn cause(link: &LinkStats) -> String {

@@ -268,7 +268,7 @@ impl Worker {
         let at = self.clock.now();
         Snapshot {
             endpoint: self.role.endpoint().stats(at),
-            datapath: self.datapath.stats().clone(),
+            datapath: *self.datapath.stats(),
             tier: self.datapath.tier().name(),
             description: self.datapath.description().to_owned(),
             at,

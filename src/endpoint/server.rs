@@ -19,7 +19,7 @@ use super::admission::Admission;
 use super::prefix::PeerTable;
 use super::stats::{EndpointStats, PeerStats};
 use super::{Endpoint, Event, PeerId, Transmit};
-use crate::base::id::LINKS_MAX;
+use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};
 use crate::base::{DropCounters, DropReason, Instant, LinkId, Rng};
 use crate::crypto::Cipher;
 use crate::crypto::keys::PublicKey;
@@ -40,7 +40,7 @@ const ANSWERS_MAX: usize = 64;
 /// How long copies of a HELLO are answered: longer than a client repeats it, and the slowest link on top.
 const COPIES_TIME: Duration = Duration::from_secs(10);
 /// Copies that are answered: a client's, ten times by each of its links.
-const COPIES_MAX: u16 = 10 * LINKS_MAX as u16;
+const COPIES_MAX: u16 = 10 * LINK_COUNT_MAX as u16;
 /// Keys that nothing arrives under for this long are forgotten: longer than any round trip.
 const WAITING_TIME: Duration = Duration::from_secs(15);
 

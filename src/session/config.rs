@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::{Rate, WanId};
 use crate::fec::protection::Mode as FecMode;
+pub use crate::wire::message::WanRole;
 
 /// How traffic is spread over the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -41,8 +42,8 @@ pub struct WanConfig {
     pub id: WanId,
     /// Name for status.
     pub name: String,
-    /// Used only when no WAN without this mark is up.
-    pub backup: bool,
+    /// What it is used for.
+    pub role: WanRole,
     /// Ceiling of our sending direction; `None` = learn.
     pub rate_to_peer: Option<Rate>,
     /// Ceiling of our receiving direction; `None` = learn.

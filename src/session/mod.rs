@@ -31,7 +31,7 @@ pub mod wan;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::base::id::LINKS_MAX;
+use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};
 use crate::base::{DropCounters, FRAME_BYTES_MAX, Instant, LinkId, Rng, WanId};
 use crate::link::{Outcome, SenderConfig, State};
 use crate::stripe::{Candidate, Scheduler};
@@ -158,7 +158,7 @@ impl Session {
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
         let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
-        let links: Vec<Link> = (0..parameters.link_count)
+        let links: Vec<Link> = (0..parameters.link_count.min(LINK_COUNT_MAX))
             .take(LINKS_MAX)
             .map(|number| {
                 let wan = parameters

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::config::Mode;
+use super::config::{Mode, WanRole};
 use super::link::Link;
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
@@ -148,10 +148,18 @@ impl Session {
 
     /// Which links may carry data: active ones that are up; else backups that are up; else whatever is open.
     fn usable_tier(&self) -> Tier {
-        let backup = |link: &Link| self.wans[link.wan.index()].config.backup;
-        if self.links.iter().any(|l| l.is_up() && !backup(l)) {
+        let role = |link: &Link| self.wans[link.wan.index()].config.role;
+        if self
+            .links
+            .iter()
+            .any(|l| l.is_up() && role(l) == WanRole::Active)
+        {
             Tier::Active
-        } else if self.links.iter().any(Link::is_up) {
+        } else if self
+            .links
+            .iter()
+            .any(|l| l.is_up() && role(l) == WanRole::Backup)
+        {
             Tier::Backup
         } else {
             Tier::Any
@@ -165,10 +173,12 @@ impl Session {
             .map(|step| (self.wans[wan].next_link + step) % count)
             .find(|&index| {
                 let link = &self.links[index];
+                let role = self.wans[wan].config.role;
                 link.wan.index() == wan
+                    && role != WanRole::Off
                     && self.may_seal(link.id, now)
                     && match tier {
-                        Tier::Active => link.is_up() && !self.wans[wan].config.backup,
+                        Tier::Active => link.is_up() && role == WanRole::Active,
                         Tier::Backup => link.is_up(),
                         Tier::Any => link.is_open() && link.sender.state() != State::Down,
                     }

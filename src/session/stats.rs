@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
+use super::config::WanRole;
 use super::egress::SymbolCounts;
 use crate::base::{DropCounters, Instant, LinkId, Rate};
 use crate::fec::decoder::DecoderCounters;
@@ -72,6 +73,8 @@ pub struct LinkStats {
     pub wan: String,
     /// Peer's address, where known.
     pub remote: Option<std::net::SocketAddr>,
+    /// What its WAN is used for.
+    pub role: WanRole,
     /// Both ends know the link.
     pub open: bool,
     /// State of our sending direction.
@@ -162,6 +165,7 @@ impl Session {
             wan_id: link.wan,
             wan: wan.config.name.clone(),
             remote: link.path.origin().map(|origin| origin.address),
+            role: wan.config.role,
             open: link.is_open(),
             state: link.sender.state(),
             cause: link.sender.cause(),

@@ -118,7 +118,7 @@ impl Session {
             writer.push(&Message::LinkOpen(LinkOpen {
                 link: id,
                 wan: link.wan,
-                backup: wan.backup,
+                role: wan.role,
                 rate_to_peer_kbit: kbit(wan.rate_to_peer),
                 rate_to_sender_kbit: kbit(wan.rate_to_us),
                 name: &wan.name,

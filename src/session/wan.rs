@@ -51,7 +51,7 @@ impl Wan {
     pub fn describe(&mut self, open: &LinkOpen<'_>, now: Instant) {
         let rate = |kbit: u32| (kbit > 0).then(|| Rate::from_bits_per_s(u64::from(kbit) * 1000));
         self.config.name = open.name.to_owned();
-        self.config.backup = open.backup;
+        self.config.role = open.role;
         // What the client calls "to me" is our sending direction.
         self.config.rate_to_peer = rate(open.rate_to_sender_kbit);
         self.config.rate_to_us = rate(open.rate_to_peer_kbit);

@@ -10,7 +10,7 @@ use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
 use crate::fec::protection::{Mode as FecMode, RESIDUAL};
-use crate::session::config::{Mode, SessionConfig, WanConfig};
+use crate::session::config::{Mode, SessionConfig, WanConfig, WanRole};
 
 /// One link of each client: a WAN of its own unless told otherwise.
 #[derive(Clone, Debug)]
@@ -178,7 +178,11 @@ fn wans(plan: &Plan) -> Vec<WanConfig> {
             WanConfig {
                 id: WanId(wan),
                 name: format!("wan{wan}"),
-                backup: link.is_some_and(|link| link.backup),
+                role: if link.is_some_and(|link| link.backup) {
+                    WanRole::Backup
+                } else {
+                    WanRole::Active
+                },
                 rate_to_peer: link.and_then(|link| link.rates[0]),
                 rate_to_us: link.and_then(|link| link.rates[1]),
             }

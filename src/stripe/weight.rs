@@ -125,13 +125,17 @@ pub fn weight(capacity: Rate, quality: f64, load: f64) -> f64 {
 /// B_i: a fast link may be committed ahead by as much as the slowest one is slower, so that what is given to both
 /// at one moment arrives at one moment; 2 ms more keep every link busy between two decisions.
 pub fn backlog_max(delay: Duration, delay_max: Duration) -> Duration {
-    delay_max.saturating_sub(delay) + BACKLOG_EXTRA
+    delay_max.saturating_sub(delay).min(BACKLOG_SPREAD_MAX) + BACKLOG_EXTRA
 }
 
 /// Loss ratio at which a link has no quality left. FEC at the usual ceiling repairs up to about this.
 pub const LOSS_MAX: f64 = 0.05;
 /// Smallest quality: a bad link stays better than none, and weights stay positive.
 pub const QUALITY_MIN: f64 = 0.001;
+/// Difference of delay that a fast link's backlog makes up for, at most. A link that is idle or had an outage is known
+/// by few and old samples; without this bound its supposed delay lets the others queue for as long, and the inner
+/// flow never grows enough to reach it.
+pub const BACKLOG_SPREAD_MAX: Duration = Duration::from_millis(30);
 /// q0 of [`backlog_max`]: four pacing quanta of 0.5 ms.
 pub const BACKLOG_EXTRA: Duration = Duration::from_millis(2);
 
@@ -263,7 +267,7 @@ mod tests {
         links[2].capacity = Rate::from_mbps(20);
         let out = assessed(&links, 0.5);
         assert!(!out[2].outlier);
-        assert_eq!(out[0].backlog_max, ms(302));
+        assert_eq!(out[0].backlog_max, BACKLOG_SPREAD_MAX + BACKLOG_EXTRA);
     }
 
     #[test]

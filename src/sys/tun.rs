@@ -11,6 +11,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use super::option::check;
 
@@ -124,8 +125,7 @@ impl Tun {
             // Only when it is used: without it a second process cannot attach and steal packets.
             flags |= libc::IFF_MULTI_QUEUE;
         }
-        let first = open()?;
-        let name = attach(&first, name, flags)?;
+        let (first, name) = attach_when_free(name, flags)?;
         set_header(&first, &name)?;
         let offloads = set_offloads(&first, &name, config.offload)?;
         let mut queues = vec![first];
@@ -183,6 +183,36 @@ fn open() -> Result<OwnedFd, TunError> {
 }
 
 /// Makes or joins the device (TUNSETIFF) and returns its real name.
+/// A program that ended keeps its device until the kernel has taken its ring apart, which it does in its own time.
+/// Waits for that as long as [`BUSY_MAX`].
+fn attach_when_free(name: &str, flags: i32) -> Result<(OwnedFd, String), TunError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let fd = open()?;
+        match attach(&fd, name, flags) {
+            Err(TunError::Attach { source, .. })
+                if source.raw_os_error() == Some(libc::EBUSY) && waited < BUSY_MAX =>
+            {
+                wait(BUSY_STEP);
+                waited += BUSY_STEP;
+            }
+            attached => return Ok((fd, attached?)),
+        }
+    }
+}
+
+/// Longest wait for a device that its last owner still holds; a ring is gone after a few hundred milliseconds.
+const BUSY_MAX: Duration = Duration::from_secs(2);
+/// Time between two attempts.
+const BUSY_STEP: Duration = Duration::from_millis(20);
+
+/// Blocks for a while; used while starting only.
+fn wait(time: Duration) {
+    let milliseconds = u16::try_from(time.as_millis()).unwrap_or(u16::MAX);
+    // A signal ends it early, which does no harm.
+    let _ = nix::poll::poll(&mut [], milliseconds);
+}
+
 fn attach(fd: &OwnedFd, name: &str, flags: i32) -> Result<String, TunError> {
     let mut request =
         super::netdev::interface_request(name).ok_or_else(|| TunError::Name(name.to_owned()))?;

@@ -45,6 +45,29 @@ pub struct SymbolHeader {
     pub repair_count: u8,
 }
 
+/// What a WAN is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WanRole {
+    /// Carries data.
+    #[default]
+    Active = 0,
+    /// Carries data only while no active link is up.
+    Backup = 1,
+    /// Carries nothing but heartbeats: switched off while it was in use.
+    Off = 2,
+}
+
+impl WanRole {
+    const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Active),
+            1 => Some(Self::Backup),
+            2 => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
+
 /// What a client says about a link when it opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkOpen<'a> {
@@ -52,8 +75,8 @@ pub struct LinkOpen<'a> {
     pub link: LinkId,
     /// The WAN that owns its capacity.
     pub wan: WanId,
-    /// Used only when no other link is up.
-    pub backup: bool,
+    /// What its WAN is used for.
+    pub role: WanRole,
     /// Configured ceiling in the sender's direction, kbit/s; 0 = learn.
     pub rate_to_peer_kbit: u32,
     /// Configured ceiling in the receiver's direction, kbit/s; 0 = learn.
@@ -190,7 +213,7 @@ impl<'a> Messages<'a> {
         Some(LinkOpen {
             link: LinkId(b[0]),
             wan: WanId(b[1]),
-            backup: b[2] != 0,
+            role: WanRole::from_byte(b[2])?,
             rate_to_peer_kbit: u32::from_le_bytes([b[3], b[4], b[5], b[6]]),
             rate_to_sender_kbit: u32::from_le_bytes([b[7], b[8], b[9], b[10]]),
             name: std::str::from_utf8(name).ok()?,
@@ -285,7 +308,7 @@ impl<'a> Writer<'a> {
 
     fn link_open(&mut self, open: &LinkOpen<'_>) -> Option<()> {
         let name = open.name.as_bytes();
-        self.put(&[LINK_OPEN, open.link.0, open.wan.0, u8::from(open.backup)])?;
+        self.put(&[LINK_OPEN, open.link.0, open.wan.0, open.role as u8])?;
         self.put(&open.rate_to_peer_kbit.to_le_bytes())?;
         self.put(&open.rate_to_sender_kbit.to_le_bytes())?;
         self.put(&[u8::try_from(name.len()).ok()?])?;
@@ -323,7 +346,7 @@ mod tests {
         let open = LinkOpen {
             link: LinkId(1),
             wan: WanId(2),
-            backup: true,
+            role: WanRole::Backup,
             rate_to_peer_kbit: 1000,
             rate_to_sender_kbit: 0x0101_0101,
             name: "dsl",

@@ -163,6 +163,10 @@ fn rule_message(kind: u16, flags: i32, rule: &Rule) -> Message {
 }
 
 fn parse_rule(body: &[u8]) -> Option<Rule> {
+    // The kernel also lists the rules of multicast routing, under families of their own.
+    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(*body.first()?)) {
+        return None;
+    }
     let (to_bits, from_bits) = (*body.get(1)?, *body.get(2)?);
     if *body.get(7)? != FR_ACT_TO_TBL {
         return None;
