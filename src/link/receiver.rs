@@ -77,15 +77,20 @@ impl Receiver {
         }
     }
 
-    /// A datagram came. `sent_us`: low 32 bits of the sender's clock in microseconds when it left.
+    /// A datagram came that the sender wants to hear about. `sent_us`: low 32 bits of the sender's clock in microseconds when it left.
     pub fn on_datagram(&mut self, number: u64, bytes: u32, sent_us: u32, now: Instant) {
+        self.on_quiet_datagram(number, bytes, sent_us, now);
+        self.due_at = self.due_at.min(now + self.config.report_interval);
+    }
+
+    /// A datagram came that holds reports alone: it is told about with other news.
+    pub fn on_quiet_datagram(&mut self, number: u64, bytes: u32, sent_us: u32, now: Instant) {
         let hole = self.mark(number, sent_us, now);
         self.packets += 1;
         self.bytes += u64::from(bytes);
         let owd = low_micros(now).wrapping_sub(sent_us).cast_signed();
         if self.unreported == 0 {
             self.owd_range = (owd, owd, owd);
-            self.due_at = now + self.config.report_interval;
         } else {
             let (least, _, most) = self.owd_range;
             // Compared by wrapping difference: the offset of the clocks may stand at the edge of 32 bits.

@@ -30,6 +30,8 @@ pub(super) struct Entry<T> {
     pub(super) fate: Fate,
     /// What it carried; `None` for what need not be sent again.
     pub(super) item: Option<T>,
+    /// Nobody is asked to report about it soon.
+    pub(super) quiet: bool,
 }
 
 /// Ring of [`Entry`] by packet number.
@@ -136,6 +138,7 @@ mod tests {
                 bytes: 1,
                 fate: Fate::InFlight,
                 item: Some(n),
+                quiet: false,
             };
             log.push(entry);
             model.insert(number, n);

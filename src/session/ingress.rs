@@ -115,7 +115,12 @@ impl Session {
         }
         let link = &mut self.links[id.index()];
         let wire = super::overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
-        link.receiver.on_datagram(number, wire, sent_us, now);
+        let reports = |m: Result<Message<'_>, _>| matches!(m, Ok(Message::Report(_)));
+        if messages.clone().all(reports) {
+            link.receiver.on_quiet_datagram(number, wire, sent_us, now);
+        } else {
+            link.receiver.on_datagram(number, wire, sent_us, now);
+        }
         link.largest_received = link.largest_received.max(number);
         link.received.0 += u64::from(wire);
         link.received.1 += 1;

@@ -21,6 +21,17 @@ pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// Bytes in one run: below the kernel's 65 507 for the whole send.
 pub const RUN_BYTES_MAX: usize = 64_000;
 
+/// What a datagram holds, as far as its fate matters.
+#[derive(Clone, Copy, Debug)]
+enum Carried {
+    /// This symbol: sent again if it is lost.
+    Symbol(SymbolKey),
+    /// Something the peer reports about soon.
+    Control,
+    /// Reports alone, which nobody reports about by themselves.
+    Reports,
+}
+
 /// One send: datagrams in the caller's buffer, contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
@@ -76,7 +87,7 @@ impl Session {
             }
             writer.push(&Message::PathChallenge(token));
             let length = writer.len();
-            let bytes = self.seal(id, length, out, None, now)?;
+            let bytes = self.seal(id, length, out, Carried::Control, now)?;
             return Some(single(id, Some(origin), bytes));
         }
         None
@@ -91,19 +102,19 @@ impl Session {
                 continue;
             }
             let mut writer = plaintext(out, now);
-            self.write_control(id, &mut writer, now);
+            let carried = self.write_control(id, &mut writer, now);
             if writer.is_empty() {
                 continue;
             }
             let length = writer.len();
             let to = self.links[index].path.origin();
-            let bytes = self.seal(id, length, out, None, now)?;
+            let bytes = self.seal(id, length, out, carried, now)?;
             return Some(single(id, to, bytes));
         }
         None
     }
 
-    fn write_control(&mut self, id: LinkId, writer: &mut Writer<'_>, now: Instant) {
+    fn write_control(&mut self, id: LinkId, writer: &mut Writer<'_>, now: Instant) -> Carried {
         let (room, link) = (
             self.datagram_bytes_max - DATA_OVERHEAD_BYTES,
             &mut self.links[id.index()],
@@ -134,6 +145,11 @@ impl Session {
         if let Some(token) = link.pending.response.take() {
             writer.push(&Message::PathResponse(token));
         }
+        let mut carried = if writer.is_empty() {
+            Carried::Reports
+        } else {
+            Carried::Control
+        };
         let mut written = 0;
         for report in self.reports.waiting_for(id) {
             if writer.len() + crate::wire::report::REPORT_BYTES_MAX > room
@@ -146,12 +162,14 @@ impl Session {
         self.reports.on_written(id, written);
         if self.links[id.index()].sender.wants_heartbeat(now) {
             writer.push(&Message::Heartbeat);
+            carried = Carried::Control;
             if let Some(report) = self.own_report_again(id, now)
                 && writer.len() + crate::wire::report::REPORT_BYTES_MAX <= room
             {
                 writer.push(&Message::Report(report));
             }
         }
+        carried
     }
 
     /// Symbols of sparse flows leave at once; the pacer is told, not asked.
@@ -255,7 +273,7 @@ impl Session {
         };
         debug_assert!(fits, "the buffer holds a run");
         let length = writer.len();
-        self.seal(id, length, out, Some(key), now)
+        self.seal(id, length, out, Carried::Symbol(key), now)
     }
 
     /// Whether the keys in use still seal for a link. They end for one link alone when it has sealed all it may.
@@ -270,7 +288,7 @@ impl Session {
         id: LinkId,
         plaintext_bytes: usize,
         out: &mut [u8],
-        carried: Option<SymbolKey>,
+        carried: Carried,
         now: Instant,
     ) -> Option<usize> {
         let bytes = DATA_HEADER_BYTES + plaintext_bytes + TAG_BYTES;
@@ -288,10 +306,12 @@ impl Session {
         link.sent.1 += 1;
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
-        link.sender
-            .on_transmit(number, wire, now, carried, &mut |outcome| {
-                outcomes.push(outcome)
-            });
+        let on = &mut |outcome| outcomes.push(outcome);
+        match carried {
+            Carried::Symbol(key) => link.sender.on_transmit(number, wire, now, Some(key), on),
+            Carried::Control => link.sender.on_transmit(number, wire, now, None, on),
+            Carried::Reports => link.sender.on_transmit_quiet(number, wire, now, on),
+        }
         let wan = link.wan;
         self.apply_outcomes(id);
         self.load.on_transmit(u64::from(wire));

@@ -198,3 +198,44 @@ fn small_datagrams_carry_large_packets() {
     let e = steady(&mut world, Side::Client, 12, 170.0);
     assert!(e >= 0.7, "{e}");
 }
+
+#[test]
+fn an_idle_tunnel_is_nearly_silent_and_its_links_stay_up() {
+    let mut world = world_a(9, "");
+    settle(&mut world);
+    world.run_for(ms(1_000));
+    let carried = |world: &World| [0, 1, 2].map(|link| world.carried(0, link));
+    let before = carried(&world);
+    world.run_for(ms(10_000));
+    let after = carried(&world);
+    for direction in [0, 1] {
+        let count: u64 = (0..3)
+            .map(|link| after[link][direction].0 - before[link][direction].0)
+            .sum();
+        let bytes: u64 = (0..3)
+            .map(|link| after[link][direction].1 - before[link][direction].1)
+            .sum();
+        println!("{count} datagrams, {bytes} bytes");
+        // Ten heartbeats a second and link, and a report by two links for each that came.
+        assert!(count <= 910, "reports answer reports: {count}");
+    }
+    let suspect = states(&world).matches("suspect").count();
+    assert_eq!(suspect, 0, "{}", states(&world));
+}
+
+#[test]
+fn traffic_in_one_direction_suspects_no_link() {
+    for from in [Side::Client, Side::Server] {
+        let mut world = world_a(10, "");
+        settle(&mut world);
+        let id = add_cbr(&mut world, from, 80, 1_400, 6);
+        world.run_for(ms(6_500));
+        assert!(!cbr(&world, id).arrivals().is_empty());
+        assert_eq!(
+            states(&world).matches("suspect").count(),
+            0,
+            "{}",
+            states(&world)
+        );
+    }
+}

@@ -21,14 +21,20 @@ const ROUND_JITTER: f64 = 15.0;
 /// A queue beyond this and the jitter is ours.
 const QUEUE: f64 = 0.004;
 /// An application that sends less than this share of the believed capacity does not show what the WAN carries.
-const IDLE: f64 = 0.5;
+const IDLE: f64 = 0.25;
 
 impl RateControl {
     /// Judges the present round by the packets sent in it.
     pub(super) fn startup(&mut self, now: Instant) {
         let span =
             Duration::from_secs_f64(self.sight.jitter * ROUND_JITTER).clamp(ROUND, ROUND_MAX);
+        // Traffic may come in bursts too short for a round; the queue that they leave is seen all the same.
+        let high = self.sight.queue_min > QUEUE_HIGH + 2.0 * self.sight.jitter;
         let Some(round) = self.meter.measure(self.phase_at, Instant::FAR) else {
+            if high {
+                self.schedule_probe(now);
+                self.start_drain(false, now);
+            }
             return;
         };
         if round.span < span {
@@ -58,7 +64,7 @@ impl RateControl {
         if grows && round.span < span * 2 {
             return;
         }
-        if queue && round.slope > -LEVEL {
+        if high || queue && round.slope > -LEVEL {
             // The application alone sends about what the WAN carries, so no round doubles anything and the delay
             // grows too slowly to see. Whose queue it is the guard finds out.
             self.set_capacity(self.capacity.max(round.received().min(round.sent())));

@@ -50,6 +50,9 @@ const TRAFFIC_WINDOW: Duration = Duration::from_secs(1);
 /// at either end costs; the greatest keeps one awful sample from blinding the link.
 const SUSPECT_TIMEOUT_MIN: Duration = Duration::from_millis(25);
 const SUSPECT_TIMEOUT_MAX: Duration = Duration::from_secs(2);
+/// How far to look for three datagrams that the peer would have told about: reports alone are at most four times as
+/// many as heartbeats.
+const SILENCE_SCAN: u64 = 32;
 /// Least allowance for acknowledgements that take longer than ever before.
 const SPREAD_MIN: Duration = Duration::from_millis(10);
 
@@ -124,9 +127,40 @@ impl<T: Copy> Sender<T> {
         }
     }
 
-    /// A datagram left. Numbers must grow; gaps are fine. `item`: `None` for what need not be sent again
-    /// (heartbeats, reports). Datagrams that have to leave a full log have their outcome here.
+    /// A datagram left that the peer reports about soon. Numbers must grow; gaps are fine. `item`: `None` for what
+    /// need not be sent again (heartbeats). Datagrams that have to leave a full log have their outcome here.
     pub fn on_transmit(
+        &mut self,
+        number: u64,
+        bytes: u32,
+        now: Instant,
+        item: Option<T>,
+        on: &mut impl FnMut(Outcome<T>),
+    ) {
+        self.transmit(number, bytes, now, item, on);
+        self.transmitted_at = now;
+        if item.is_some() {
+            self.data_at = Some(now);
+        }
+        self.liveness.on_transmit();
+    }
+
+    /// A datagram left that carries reports alone. The peer tells about it when it has other news, or the two of us
+    /// would answer each other for ever; so its silence means nothing, and the link still wants its heartbeats.
+    pub fn on_transmit_quiet(
+        &mut self,
+        number: u64,
+        bytes: u32,
+        now: Instant,
+        on: &mut impl FnMut(Outcome<T>),
+    ) {
+        self.transmit(number, bytes, now, None, on);
+        if let Some(entry) = self.log.get_mut(number) {
+            entry.quiet = true;
+        }
+    }
+
+    fn transmit(
         &mut self,
         number: u64,
         bytes: u32,
@@ -160,6 +194,7 @@ impl<T: Copy> Sender<T> {
                     bytes: 0,
                     fate: Fate::Skipped,
                     item: None,
+                    quiet: true,
                 },
                 on,
             );
@@ -170,17 +205,13 @@ impl<T: Copy> Sender<T> {
                 bytes,
                 fate: Fate::InFlight,
                 item,
+                quiet: false,
             },
             on,
         );
         self.in_flight += u64::from(bytes);
         self.counters.packets += 1;
         self.counters.bytes += u64::from(bytes);
-        self.transmitted_at = now;
-        if item.is_some() {
-            self.data_at = Some(now);
-        }
-        self.liveness.on_transmit();
     }
 
     /// Takes a report about this link. Returns what it says about the WAN's capacity when it is newer than all
@@ -206,8 +237,10 @@ impl<T: Copy> Sender<T> {
         }
         if acked > 0 {
             self.liveness.on_ack(acked, youngest, now);
-            self.ack_history.record(now.since(oldest), now);
-            self.ack_history.refresh(now);
+            if oldest != Instant::FAR {
+                self.ack_history.record(now.since(oldest), now);
+                self.ack_history.refresh(now);
+            }
         }
         self.resolve(now, on);
         delivery
@@ -301,7 +334,9 @@ impl<T: Copy> Sender<T> {
                 continue;
             };
             count += 1;
-            oldest = oldest.min(entry.sent_at);
+            if !entry.quiet {
+                oldest = oldest.min(entry.sent_at);
+            }
             youngest = youngest.max(entry.sent_at);
             match entry.fate {
                 Fate::InFlight => {
@@ -496,17 +531,19 @@ impl<T: Copy> Sender<T> {
     fn silence(&self, now: Instant, told_at: Instant) -> Silence {
         // What is behind the largest number reported and unknown is lost or late; silence is what follows it.
         let first = self.anchor.map_or(self.oldest, |anchor| anchor + 1);
-        let sent_at = |number: u64| {
-            let entry = self.log.get(number)?;
-            if entry.fate != Fate::Skipped {
-                return Some(entry.sent_at);
+        let first = match self.jump {
+            Some(jump) if first < jump.to && self.log.get(first).is_some_and(|e| e.quiet) => {
+                jump.to
             }
-            let behind_gap = self.jump.map(|jump| jump.to + (number - first))?;
-            self.log.get(behind_gap).map(|entry| entry.sent_at)
+            _ => first,
         };
+        let mut telling = (first..first + SILENCE_SCAN)
+            .map_while(|number| self.log.get(number))
+            .filter(|entry| !entry.quiet)
+            .map(|entry| entry.sent_at);
         Silence {
-            first_sent: sent_at(first),
-            third_sent: sent_at(first + 2),
+            first_sent: telling.next(),
+            third_sent: telling.nth(1),
             timeout: self.suspect_timeout(),
             report_interval: self.config.report_interval,
             heartbeat: self.heartbeat_interval(now),
