@@ -195,6 +195,12 @@ impl Receiver {
         &self.history
     }
 
+    /// Median of the one-way delays above the base of the last datagrams: what percentiles of seconds do not show yet
+    /// while a queue builds up.
+    pub fn delay_now(&self) -> Duration {
+        self.owd.queue().1
+    }
+
     /// Least one-way delay of the last 10 s, receiver clock minus sender clock, continuous microseconds. Compare
     /// two links with [`super::owd::base_difference`].
     pub fn base_us(&self) -> i64 {

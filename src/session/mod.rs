@@ -162,6 +162,7 @@ impl Session {
         let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
         let sender = sender_config(&config);
         let links: Vec<Link> = (0..parameters.link_count.min(LINK_COUNT_MAX))
+            .take(LINKS_MAX)
             .map(|number| {
                 let wan = parameters
                     .wan_of_link

@@ -148,7 +148,8 @@ impl Session {
         let spread = live()
             .map(|link| {
                 let above = base_difference(base_of(link), base_min).max(0);
-                link.receiver.delay_history().snapshot().p99
+                let usual = link.receiver.delay_history().snapshot().p99;
+                usual.max(link.receiver.delay_now() * 5 / 4)
                     + Duration::from_micros(above.unsigned_abs())
             })
             .max()

@@ -9,4 +9,5 @@ pub mod nat;
 pub mod packet;
 pub mod plan;
 pub mod traffic;
+mod wire;
 pub mod world;

@@ -12,59 +12,22 @@
 //! Checked at every step, with a panic that names the fault: time moves on; nothing comes out of a TUN twice or that
 //! was never sent.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::impairment::{Impairment, Payload, Spec};
+use super::impairment::{Impairment, Spec};
 use super::ledger::{Counts, Ledger};
 use super::packet::{self, FlowAddress, Side};
 use super::plan::{Plan, client_config, server_config};
 use super::traffic::Flow;
+use super::wire::{Parcel, Wire, address, client_of, gather};
 use crate::base::{FRAME_BYTES_MAX, Instant, Rng};
 use crate::endpoint::{Client, Endpoint, Event, Server, Transmit};
 use crate::session::RUN_BYTES_MAX;
-use crate::session::config::WIRE_OVERHEAD_BYTES;
 use crate::session::path::Origin;
 use crate::session::stats::SessionStats;
 
 /// Turns of the event loop at one instant. More means that someone asks to be woken and then does nothing.
 const TURNS_MAX: u32 = 2_000;
-/// Datagrams that arrive together and have one length reach the endpoint in one buffer, as UDP GRO would do.
-const GRO_DATAGRAMS_MAX: usize = 32;
-
-/// A datagram on a link.
-#[derive(Clone, Debug)]
-struct Parcel {
-    bytes: Vec<u8>,
-    /// The server's end: our port there and the client's address as the server sees it.
-    origin: Origin,
-}
-
-impl Payload for Parcel {
-    fn wire_bytes(&self) -> u32 {
-        self.bytes.wire_bytes() + WIRE_OVERHEAD_BYTES
-    }
-
-    fn corrupt(&mut self, rng: &mut Rng) {
-        self.bytes.corrupt(rng);
-    }
-
-    fn duplicate(&self) -> Option<Self> {
-        Some(self.clone())
-    }
-}
-
-/// One link: both directions and the address that the NAT shows to the server.
-#[derive(Debug)]
-struct Wire {
-    up: Impairment<Parcel>,
-    down: Impairment<Parcel>,
-    origin: Origin,
-    rebinds: u16,
-    /// Datagrams to addresses that the NAT has forgotten.
-    nat_drops: u64,
-}
-
 /// One client and its links.
 #[derive(Debug)]
 struct Node {
@@ -490,38 +453,5 @@ impl World {
             slot.flow.handle_packet(side, &arrival, now);
         }
         self.frame = frame;
-    }
-}
-
-/// What reached the far end of a link by now. Neighbours of one length and origin share a buffer, the last of which
-/// may be shorter, as UDP GRO delivers them.
-fn gather(direction: &mut Impairment<Parcel>, now: Instant, out: &mut Vec<(Vec<u8>, Origin)>) {
-    let (mut segment, mut count) = (0, 0);
-    while let Some(Parcel { bytes, origin }) = direction.poll(now) {
-        if let Some((buffer, from)) = out.last_mut()
-            && *from == origin
-            && bytes.len() <= segment
-            && buffer.len() == segment * count
-            && count < GRO_DATAGRAMS_MAX
-        {
-            buffer.extend_from_slice(&bytes);
-            count += 1;
-            continue;
-        }
-        (segment, count) = (bytes.len(), 1);
-        out.push((bytes, origin));
-    }
-}
-
-/// The address that the server sees of a client's link after some rebinds.
-fn address(client: u8, port: u16, rebinds: u16) -> SocketAddr {
-    let link = u8::try_from(port).unwrap_or(u8::MAX);
-    SocketAddr::from(([198, 51, client, link], 40_000 + rebinds))
-}
-
-fn client_of(address: SocketAddr) -> u8 {
-    match address {
-        SocketAddr::V4(v4) => v4.ip().octets()[2],
-        SocketAddr::V6(_) => u8::MAX,
     }
 }

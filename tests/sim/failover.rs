@@ -73,39 +73,3 @@ fn a_link_dead_towards_the_server_only_is_a_short_gap() {
 fn a_link_dead_towards_the_client_only_is_a_short_gap() {
     outage(0, &[Side::Server], Side::Client);
 }
-
-#[test]
-#[ignore = "for looking at"]
-fn trace() {
-    let mut world = world_a(3, "");
-    settle(&mut world);
-    let flow = add_tcp(&mut world, Side::Client, TcpConfig::default());
-    world.run_for(ms(12_000));
-    world.change(0, 0, &[Side::Client], "outage=on");
-    world.run_for(ms(3_000));
-    world.change(0, 0, &[Side::Client], "outage=off");
-    for _ in 0..60 {
-        world.run_for(ms(50));
-        let now = millis(&world);
-        let progress = tcp(&world, flow).goodput(at(now - 50), at(now)).as_mbps();
-        let (near, far) = world.stats(0);
-        let (near, far) = (near.unwrap(), far.unwrap());
-        let sent: Vec<u64> = near.links.iter().map(|link| link.sent.1).collect();
-        let came: Vec<u64> = far.links.iter().map(|link| link.received.1).collect();
-        println!(
-            "{now} progress {progress:.0} {:?} sent {sent:?} came {came:?} resent {} queued {} held {:?} hold {:?} far held {:?} {:?} window {:?} {:?}",
-            near.links
-                .iter()
-                .map(|l| (l.capacity.as_mbps() as u32, l.phase, l.state.name()))
-                .collect::<Vec<_>>(),
-            near.symbols.resent,
-            near.queued_bytes,
-            near.held,
-            far.hold,
-            far.held,
-            far.reorder,
-            tcp(&world, flow).window(),
-            tcp(&world, flow).counters(),
-        );
-    }
-}

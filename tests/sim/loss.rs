@@ -11,31 +11,6 @@ use chainlightning::sim::world::World;
 
 use crate::common::*;
 
-/// Steady efficiency of one TCP and its counters after a warm-up.
-fn steady(words: &str, seed: u64) -> (f64, World, chainlightning::sim::world::FlowId) {
-    let mut world = world_a(seed, words);
-    settle(&mut world);
-    let flow = add_tcp(&mut world, Side::Client, TcpConfig::default());
-    world.run_for(ms(15_000));
-    let from = millis(&world);
-    world.run_for(ms(10_000));
-    let to = millis(&world);
-    (efficiency(&world, flow, from, to, 170.0), world, flow)
-}
-
-#[test]
-fn bursts_of_loss_cost_a_tcp_little() {
-    let (lossy, mut world, flow) = steady("gilbert=2%/8", 1);
-    println!(
-        "E {lossy:.3} at 2 % in bursts of 8, {:?}\n{}",
-        tcp(&world, flow).counters(),
-        describe(&mut world)
-    );
-    finish(&mut world);
-    println!("missing {:?}", missing_inside(&mut world));
-    assert!(lossy >= 0.4, "{lossy}");
-}
-
 #[test]
 fn no_ping_is_lost_at_two_percent() {
     let mut world = world_a(2, "loss=2%");

@@ -3,6 +3,7 @@
 
 mod common;
 mod failover;
+mod links;
 mod loss;
 mod sessions;
 mod storm;

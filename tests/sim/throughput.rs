@@ -29,8 +29,8 @@ fn run(
             of(0.99).unwrap_or_default(),
             tcp(&world, flow).counters(),
         );
-        let (near, _) = world.stats(0);
-        let near = near.unwrap();
+        let (near, far) = world.stats(0);
+        let near = if from == Side::Client { near } else { far }.unwrap();
         let links: Vec<String> = near
             .links
             .iter()
@@ -116,4 +116,18 @@ fn two_percent_of_loss_costs_a_tcp_little() {
         missing_inside(&mut world)
     );
     assert!(e >= 0.55, "{e}");
+}
+
+#[test]
+fn bursts_of_loss_cost_a_tcp_little() {
+    let mut world = world_a(1, "gilbert=2%/8");
+    settle(&mut world);
+    let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
+    finish(&mut world);
+    println!(
+        "{} missing {:?}",
+        describe(&mut world),
+        missing_inside(&mut world)
+    );
+    assert!(e >= 0.4, "{e}");
 }

@@ -144,6 +144,8 @@ pub struct RateControl {
     suspect_at: Instant,
     /// It came before the capacity was found.
     was_startup: bool,
+    /// The last round of startup lost so much that the WAN may be full.
+    doubt: bool,
 }
 
 impl RateControl {
@@ -171,6 +173,7 @@ impl RateControl {
             calibrated_at: now,
             suspect_at: now,
             was_startup: false,
+            doubt: false,
         }
     }
 

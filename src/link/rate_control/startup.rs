@@ -42,6 +42,12 @@ impl RateControl {
             return;
         }
         let dropped = !idle && round.shortfall(self.usual_loss) > SHORTFALL && !grows;
+        if dropped && !queue && !std::mem::replace(&mut self.doubt, true) {
+            // A burst of losses looks the same in one round. What WANs without a queue drop they drop again.
+            self.enter(Phase::Startup, self.gain, Instant::FAR, now);
+            return;
+        }
+        self.doubt &= dropped;
         if grows && queue || dropped {
             self.set_capacity(round.received());
             self.quick_until = now + super::QUICK;

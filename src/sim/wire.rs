@@ -1,0 +1,81 @@
+//! The links of a world as cables: both directions, and the address that a NAT shows to the server.
+
+use std::net::SocketAddr;
+
+use super::impairment::{Impairment, Payload};
+use crate::base::{Instant, Rng};
+use crate::session::config::WIRE_OVERHEAD_BYTES;
+use crate::session::path::Origin;
+
+/// Datagrams that arrive together and have one length reach the endpoint in one buffer, as UDP GRO would do.
+const GRO_DATAGRAMS_MAX: usize = 32;
+
+/// A datagram on a link.
+#[derive(Clone, Debug)]
+pub(super) struct Parcel {
+    pub(super) bytes: Vec<u8>,
+    /// The server's end: our port there and the client's address as the server sees it.
+    pub(super) origin: Origin,
+}
+
+impl Payload for Parcel {
+    fn wire_bytes(&self) -> u32 {
+        self.bytes.wire_bytes() + WIRE_OVERHEAD_BYTES
+    }
+
+    fn corrupt(&mut self, rng: &mut Rng) {
+        self.bytes.corrupt(rng);
+    }
+
+    fn duplicate(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+/// One link: both directions and the address that the NAT shows to the server.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) up: Impairment<Parcel>,
+    pub(super) down: Impairment<Parcel>,
+    pub(super) origin: Origin,
+    pub(super) rebinds: u16,
+    /// Datagrams to addresses that the NAT has forgotten.
+    pub(super) nat_drops: u64,
+}
+
+/// What reached the far end of a link by now. Neighbours of one length and origin share a buffer, the last of which
+/// may be shorter, as UDP GRO delivers them.
+pub(super) fn gather(
+    direction: &mut Impairment<Parcel>,
+    now: Instant,
+    out: &mut Vec<(Vec<u8>, Origin)>,
+) {
+    let (mut segment, mut count) = (0, 0);
+    while let Some(Parcel { bytes, origin }) = direction.poll(now) {
+        if let Some((buffer, from)) = out.last_mut()
+            && *from == origin
+            && bytes.len() <= segment
+            && buffer.len() == segment * count
+            && count < GRO_DATAGRAMS_MAX
+        {
+            buffer.extend_from_slice(&bytes);
+            count += 1;
+            continue;
+        }
+        (segment, count) = (bytes.len(), 1);
+        out.push((bytes, origin));
+    }
+}
+
+/// The address that the server sees of a client's link after some rebinds.
+pub(super) fn address(client: u8, port: u16, rebinds: u16) -> SocketAddr {
+    let link = u8::try_from(port).unwrap_or(u8::MAX);
+    SocketAddr::from(([198, 51, client, link], 40_000 + rebinds))
+}
+
+pub(super) fn client_of(address: SocketAddr) -> u8 {
+    match address {
+        SocketAddr::V4(v4) => v4.ip().octets()[2],
+        SocketAddr::V6(_) => u8::MAX,
+    }
+}
