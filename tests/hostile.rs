@@ -188,7 +188,7 @@ impl World {
             wans: wans.collect(),
             wan_of_link: (0..LINKS).map(WanId).collect(),
             datagram_bytes_max: 1472,
-            rekey_interval: Duration::from_secs(120),
+            rekey_interval: Duration::from_secs(60),
             session: pair::config(),
             boot_id: [1; 8],
             unix_time_at_zero: Duration::from_secs(1_700_000_000),
@@ -411,6 +411,55 @@ fn copies_of_a_hello_get_the_same_welcome_for_a_while_and_a_replay_gets_nothing(
     assert_eq!(world.server.stats(world.now).handshakes, 1);
 }
 
+/// A recording with the proof of an address, which its sender can give.
+fn proven(world: &World, recorded: &[u8], cookie: &[u8]) -> [u8; HELLO_BYTES] {
+    let reply = CookieReply::parse(cookie).unwrap();
+    let mac1 = *Hello::parse(recorded).unwrap().mac1();
+    let cookie = CookieSeal::new(world.server_key)
+        .open(&reply, &mac1)
+        .unwrap();
+    let mut proven: [u8; HELLO_BYTES] = recorded.try_into().unwrap();
+    sign_hello_mac2(&mut proven, |covered| cookie.mac2(covered));
+    proven
+}
+
+#[test]
+fn a_recording_replaces_neither_the_next_keys_nor_those_that_wait() {
+    let mut world = World::new();
+    // Twice: a first contact whose WELCOME is under way, and new keys for what runs.
+    for established in [false, true] {
+        let (_, recorded) = loop {
+            world.now += Duration::from_millis(100);
+            if let Some(hello) = hellos(&mut world).into_iter().next() {
+                break hello;
+            }
+        };
+        world.now += Duration::from_secs(6);
+        let (link, hello) = hellos(&mut world).remove(0);
+        assert_ne!(recorded[..376], hello[..376]);
+        world.deliver(origin(link.0), &hello);
+        let mut answers = world.server_sends();
+        answers.retain(|(_, answer)| answer.len() == WELCOME_BYTES);
+        let (_, mut welcome) = answers.remove(0);
+        world.deliver(STRANGER, &recorded);
+        let answers = world.server_sends();
+        let (_, cookie) = answers.iter().find(|(to, _)| *to == STRANGER).unwrap();
+        let proven = proven(&world, &recorded, cookie);
+        world.deliver(STRANGER, &proven);
+        assert!(world.server_sends().iter().all(|(to, _)| *to != STRANGER));
+        assert_eq!(
+            world.dropped(DropReason::HandshakeReplay),
+            1 + u64::from(established)
+        );
+        // The handshake ends as if nothing had been.
+        let handshakes = world.client.stats(world.now).handshakes;
+        world.client.handle_datagrams(None, &mut welcome, world.now);
+        world.run(3_000);
+        assert_eq!(world.client.stats(world.now).handshakes, handshakes);
+        assert!(world.server.stats(world.now).peers[0].session.is_some());
+    }
+}
+
 #[test]
 fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
     let mut world = World::new();
@@ -423,14 +472,7 @@ fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
     world.deliver(STRANGER, &recorded);
     let (_, cookie) = world.server_sends().remove(0);
     assert_eq!(cookie.len(), COOKIE_BYTES);
-    // Its sender proves an address, as it can.
-    let reply = CookieReply::parse(&cookie).unwrap();
-    let mac1 = *Hello::parse(&recorded).unwrap().mac1();
-    let cookie = CookieSeal::new(world.server_key)
-        .open(&reply, &mac1)
-        .unwrap();
-    let mut proven: [u8; HELLO_BYTES] = recorded.try_into().unwrap();
-    sign_hello_mac2(&mut proven, |covered| cookie.mac2(covered));
+    let proven = proven(&world, &recorded, &cookie);
     world.deliver(STRANGER, &proven);
     let answers = world.server_sends();
     assert!(

@@ -164,7 +164,54 @@ impl KeyedHash {
     }
 }
 
-debug_name_only!(Mac1Key, Cookie, CookieSecret, CookieSeal, KeyedHash);
+/// Numbers that nobody can guess from earlier ones: receiver indexes, challenges, seeds. Same seed, same numbers.
+pub struct SecretNumbers {
+    hash: KeyedHash,
+    drawn: u64,
+}
+
+impl SecretNumbers {
+    /// The row named `label` of a process that was started with the random `seed`.
+    pub fn new(seed: &[u8; 32], label: &[u8]) -> Self {
+        Self {
+            hash: KeyedHash::new(seed, label),
+            drawn: 0,
+        }
+    }
+
+    /// The same from a short seed: as hard to guess as that, however many numbers are known.
+    pub fn from_number(seed: u64, label: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Self::new(&bytes, label)
+    }
+
+    /// The next 8 bytes.
+    pub fn next_bytes(&mut self) -> [u8; 8] {
+        self.drawn += 1;
+        self.hash.hash(&self.drawn.to_le_bytes())
+    }
+
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.next_bytes())
+    }
+
+    /// The next 32 bits.
+    pub fn next_u32(&mut self) -> u32 {
+        let [a, b, c, d, ..] = self.next_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+}
+
+debug_name_only!(
+    Mac1Key,
+    Cookie,
+    CookieSecret,
+    CookieSeal,
+    KeyedHash,
+    SecretNumbers
+);
 
 /// The first `N` bytes, at most 32, of HMAC-SHA-256.
 fn short_mac<const N: usize>(key: &hmac::Key, data: &[u8]) -> [u8; N] {

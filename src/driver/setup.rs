@@ -2,7 +2,7 @@
 //!
 //! TUN device with addresses, MTU and queue length; for each WAN of a client a source rule and a table, so that
 //! a bound source address leaves by its own interface; sockets. Whatever was made here is removed when
-//! [`Prepared`] is dropped, and nothing else.
+//! [`Prepared`] is dropped, with what a killed daemon left in the same tables, and nothing else.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -280,13 +280,12 @@ fn route_wan(
         on_link: gateway.is_some(),
         ..Route::to(Prefix::default_of(source))
     };
-    if netdev.add_route(&route)? {
-        made.push(Made::Route(route));
-    }
+    // One that is there already was left by a daemon that was killed: the table and the priority are ours.
+    netdev.add_route(&route)?;
+    made.push(Made::Route(route));
     let rule = Rule::from_source(source, table, config.routing.priority_of(wan));
-    if netdev.add_rule(&rule)? {
-        made.push(Made::Rule(rule));
-    }
+    netdev.add_rule(&rule)?;
+    made.push(Made::Rule(rule));
     Ok(())
 }
 

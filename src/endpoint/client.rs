@@ -24,6 +24,7 @@ use crate::crypto::Cipher;
 use crate::crypto::handshake::Initiator;
 use crate::crypto::key_schedule::Role;
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
+use crate::crypto::mac::SecretNumbers;
 use crate::session::config::{SessionConfig, WanConfig};
 use crate::session::path::Origin;
 use crate::session::{self, Session, SessionParameters};
@@ -89,6 +90,9 @@ pub struct Client {
     events: std::collections::VecDeque<Event>,
     drops: DropCounters,
     handshakes: u64,
+    /// Receiver indexes travel in clear: none must tell anything about another.
+    numbers: SecretNumbers,
+    /// Jitter.
     rng: Rng,
     /// The program ends: no more dialing.
     closed: bool,
@@ -107,6 +111,7 @@ impl Client {
     pub fn new(config: ClientConfig, now: Instant) -> Self {
         Self {
             rng: Rng::new(config.seed),
+            numbers: SecretNumbers::from_number(config.seed, b"client"),
             config,
             session: None,
             server_boot_id: [0; 8],
@@ -148,18 +153,19 @@ impl Client {
     fn start_dial(&mut self, now: Instant) {
         self.dial_at = now + ATTEMPT + ATTEMPT_JITTER.mul_f64(self.rng.unit());
         let Self {
-            rng, indexes: used, ..
+            numbers,
+            indexes: used,
+            ..
         } = self;
         let indexes = draw_indexes(
             u8::try_from(self.config.wan_of_link.len().min(LINKS_MAX)).unwrap_or(u8::MAX),
-            rng,
+            numbers,
             |index| used.contains_key(&index),
         );
         self.epoch_count = self.epoch_count.wrapping_add(1);
         #[allow(clippy::cast_possible_truncation)] // the low byte names the epoch
         let tag = self.epoch_count as u8;
-        #[allow(clippy::cast_possible_truncation)] // 24 random bits above the tag
-        let sender_index = (self.rng.next_u64() as u32) << 8 | u32::from(tag);
+        let sender_index = self.numbers.next_u32() << 8 | u32::from(tag);
         let payload = HelloPayload {
             stamp: self.stamp(now),
             boot_id: self.config.boot_id,
@@ -259,7 +265,7 @@ impl Client {
                     .datagram_bytes_max
                     .min(welcome.datagram_bytes_max),
             ),
-            seed: self.rng.next_u64(),
+            seed: self.numbers.next_u64(),
         };
         Session::new(&parameters, self.config.session.clone(), now)
     }

@@ -1,9 +1,10 @@
 //! From the end of a handshake to the keys of all links.
 
 use crate::base::id::LINKS_MAX;
-use crate::base::{Instant, LinkId, Rng};
+use crate::base::{Instant, LinkId};
 use crate::crypto::handshake::Established;
 use crate::crypto::key_schedule::Role;
+use crate::crypto::mac::SecretNumbers;
 use crate::session::epochs::{EpochKeys, LinkKeys};
 
 /// Feature bit: "I hold no tunnel state of you"; whoever reads it forgets its own.
@@ -41,12 +42,15 @@ pub fn epoch_keys(
 }
 
 /// Random receiver indexes that are not in use.
-pub fn draw_indexes(count: u8, rng: &mut Rng, is_used: impl Fn(u32) -> bool) -> [u32; LINKS_MAX] {
+pub fn draw_indexes(
+    count: u8,
+    numbers: &mut SecretNumbers,
+    is_used: impl Fn(u32) -> bool,
+) -> [u32; LINKS_MAX] {
     let mut indexes = [0_u32; LINKS_MAX];
     for at in 0..usize::from(count).min(LINKS_MAX) {
         loop {
-            #[allow(clippy::cast_possible_truncation)] // 32 random bits are what is wanted
-            let index = rng.next_u64() as u32;
+            let index = numbers.next_u32();
             if index != 0 && !is_used(index) && !indexes[..at].contains(&index) {
                 indexes[at] = index;
                 break;

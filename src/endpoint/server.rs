@@ -20,9 +20,10 @@ use super::prefix::PeerTable;
 use super::stats::{EndpointStats, PeerStats};
 use super::{Endpoint, Event, PeerId, Transmit};
 use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};
-use crate::base::{DropCounters, DropReason, Instant, LinkId, Rng};
+use crate::base::{DropCounters, DropReason, Instant, LinkId};
 use crate::crypto::Cipher;
 use crate::crypto::keys::PublicKey;
+use crate::crypto::mac::SecretNumbers;
 use crate::session::config::SessionConfig;
 use crate::session::path::Origin;
 use crate::session::{self, Session};
@@ -74,7 +75,8 @@ pub struct Server {
     epoch_count: u32,
     drops: DropCounters,
     handshakes: u64,
-    rng: Rng,
+    /// Receiver indexes travel in clear: none must tell anything about another.
+    numbers: SecretNumbers,
     next_peer: usize,
     next_frame_peer: usize,
 }
@@ -103,7 +105,7 @@ impl Server {
                 &config.cookie_secret,
                 config.handshakes_per_s,
             ),
-            rng: Rng::new(config.seed),
+            numbers: SecretNumbers::from_number(config.seed, b"server"),
             config,
             peers,
             keys,

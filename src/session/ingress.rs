@@ -105,7 +105,7 @@ impl Session {
             self.epochs
                 .open(epoch, id, &header, datagram, link.largest_received, now)?;
         link.path
-            .on_datagram(origin, number, bytes, now, &mut self.rng);
+            .on_datagram(origin, number, bytes, now, || self.tokens.next_bytes());
         let (sent_us, messages) = message::parse(plaintext)?;
         let gap = number.saturating_sub(link.largest_received);
         if gap >= NUMBER_GAP && link.received.1 > 0 {
@@ -248,7 +248,7 @@ impl Session {
     fn on_path_response(&mut self, id: LinkId, token: [u8; 8], now: Instant) {
         let link = &mut self.links[id.index()];
         let first = !link.path.is_validated();
-        if !link.path.on_response(token) {
+        if !link.path.on_response(token, now) {
             return;
         }
         if first {

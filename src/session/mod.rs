@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};
 use crate::base::{DropCounters, FRAME_BYTES_MAX, Instant, LinkId, Rng, WanId};
+use crate::crypto::mac::SecretNumbers;
 use crate::link::{Outcome, SenderConfig, State};
 use crate::stripe::{Candidate, Scheduler};
 use config::{SessionConfig, WanConfig};
@@ -68,7 +69,7 @@ pub struct SessionParameters {
     pub wan_of_link: Vec<WanId>,
     /// Largest datagram both ends accept.
     pub datagram_bytes_max: usize,
-    /// Seed of this session's randomness.
+    /// Seed of this session's randomness; the peer must not know it.
     pub seed: u64,
 }
 
@@ -142,7 +143,7 @@ pub struct Session {
     /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.
     segment_bytes: usize,
     flow_seed: u64,
-    rng: Rng,
+    tokens: SecretNumbers,
     scratch: Vec<u8>,
     rescue_buffer: Vec<u8>,
     recovered_body: Vec<u8>,
@@ -151,7 +152,9 @@ pub struct Session {
 impl Session {
     /// A session without keys; [`Session::install_epoch`] gives it some.
     pub fn new(parameters: &SessionParameters, config: SessionConfig, now: Instant) -> Self {
-        let mut rng = Rng::new(parameters.seed);
+        // Challenges are seen by the peer, which must not learn from one what the next will be.
+        let mut tokens = SecretNumbers::from_number(parameters.seed, b"session");
+        let mut rng = Rng::new(tokens.next_u64());
         let datagram_bytes_max = parameters
             .datagram_bytes_max
             .max(overhead::DATAGRAM_BYTES_MIN);
@@ -213,7 +216,7 @@ impl Session {
             body_bytes_max,
             segment_bytes,
             flow_seed: rng.next_u64(),
-            rng,
+            tokens,
             scratch: vec![0; FRAME_BYTES_MAX],
             rescue_buffer: vec![0; FRAME_BYTES_MAX],
             recovered_body: vec![0; body_bytes_max],

@@ -14,7 +14,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::{Instant, Rng};
+use crate::base::Instant;
 use crate::wire::header::DATA_OVERHEAD_BYTES;
 use crate::wire::message::SEND_TIME_BYTES;
 
@@ -26,6 +26,9 @@ pub const CHALLENGE_BYTES: usize = DATA_OVERHEAD_BYTES + SEND_TIME_BYTES + 9 + 2
 /// address: the way back to it may be dead for long, and there is no other.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
 const CHALLENGE_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Shortest time between two changes of a validated address: each costs the driver a socket.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Local port (as a listener number) and remote address of a link at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub struct Path {
     candidate: Option<Candidate>,
     /// Number of the newest datagram that came by any address.
     newest: u64,
+    /// No challenge to a new address before this.
+    quiet_until: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +81,7 @@ impl Path {
             validated: None,
             candidate: None,
             newest: 0,
+            quiet_until: Instant::ZERO,
         }
     }
 
@@ -86,6 +92,7 @@ impl Path {
             validated: None,
             candidate: None,
             newest: 0,
+            quiet_until: Instant::ZERO,
         }
     }
 
@@ -106,7 +113,7 @@ impl Path {
         number: u64,
         bytes: usize,
         now: Instant,
-        rng: &mut Rng,
+        token: impl FnOnce() -> [u8; 8],
     ) {
         let Some(origin) = origin else { return };
         if let Some(candidate) = self.candidate.as_mut().filter(|c| c.origin == origin) {
@@ -121,11 +128,12 @@ impl Path {
         } else if self.candidate.as_ref().is_none_or(|c| c.origin != origin) {
             self.candidate = Some(Candidate {
                 origin,
-                token: rng.next_u64().to_le_bytes(),
+                token: token(),
                 received_bytes: bytes as u64,
                 sent_bytes: 0,
                 interval: CHALLENGE_INTERVAL,
-                next_challenge: now,
+                // The first address is wanted at once.
+                next_challenge: now.max(self.quiet_until),
             });
         }
     }
@@ -143,9 +151,10 @@ impl Path {
     }
 
     /// An answer. True when it validates the candidate: the path has changed.
-    pub fn on_response(&mut self, token: [u8; 8]) -> bool {
+    pub fn on_response(&mut self, token: [u8; 8], now: Instant) -> bool {
         if let Some(candidate) = self.candidate.take_if(|c| c.token == token) {
             self.validated = Some(candidate.origin);
+            self.quiet_until = now + CHANGE_INTERVAL;
             return true;
         }
         false
@@ -174,28 +183,31 @@ mod tests {
 
     #[test]
     fn data_waits_for_the_response_and_the_old_path_stays_meanwhile() {
-        let (mut path, mut rng, now) = (Path::learned(), Rng::new(1), Instant::ZERO);
-        path.on_datagram(origin(1), 1, 100, now, &mut rng);
+        let (mut path, now) = (Path::learned(), Instant::ZERO);
+        path.on_datagram(origin(1), 1, 100, now, || [7; 8]);
         assert!(!path.is_validated());
         let (to, token) = path.poll_challenge(now).unwrap();
         assert_eq!(Some(to), origin(1));
-        assert!(!path.on_response([0; 8]));
-        assert!(path.on_response(token) && path.is_validated());
-        path.on_datagram(origin(2), 2, 100, now, &mut rng);
+        assert!(!path.on_response([0; 8], now));
+        assert!(path.on_response(token, now) && path.is_validated());
+        path.on_datagram(origin(2), 2, 100, now, || [8; 8]);
         assert_eq!(
             path.origin(),
             origin(1),
             "a candidate does not take over by itself"
         );
-        let (_, token) = path.poll_challenge(now).unwrap();
-        assert!(path.on_response(token));
+        assert_eq!(path.poll_challenge(now), None, "one change at a time");
+        let later = path.poll_timeout();
+        assert_eq!(later, now + CHANGE_INTERVAL);
+        let (_, token) = path.poll_challenge(later).unwrap();
+        assert!(path.on_response(token, later));
         assert_eq!(path.origin(), origin(2));
     }
 
     #[test]
     fn a_candidate_gets_at_most_three_times_its_bytes() {
-        let (mut path, mut rng) = (Path::learned(), Rng::new(1));
-        path.on_datagram(origin(1), 1, 50, Instant::ZERO, &mut rng);
+        let mut path = Path::learned();
+        path.on_datagram(origin(1), 1, 50, Instant::ZERO, || [7; 8]);
         let mut sent = 0;
         for ms in 0..10_000 {
             let now = Instant::from_millis(ms);
@@ -213,9 +225,9 @@ mod tests {
 
     #[test]
     fn an_old_datagram_copied_from_elsewhere_makes_no_candidate() {
-        let (mut path, mut rng, now) = (Path::learned(), Rng::new(1), Instant::ZERO);
-        path.on_datagram(origin(1), 9, 100, now, &mut rng);
-        path.on_datagram(origin(66), 8, 100, now, &mut rng);
+        let (mut path, now) = (Path::learned(), Instant::ZERO);
+        path.on_datagram(origin(1), 9, 100, now, || [7; 8]);
+        path.on_datagram(origin(66), 8, 100, now, || [7; 8]);
         assert_eq!(
             path.poll_challenge(now).map(|(to, _)| Some(to)),
             Some(origin(1))

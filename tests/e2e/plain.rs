@@ -156,12 +156,16 @@ fn udp_loses_what_was_asked_for() -> Outcome {
     let down = &stats["wans"][0]["down"];
     println!("{report:?} {down}");
     check!(report.sent > 20_000, "{report:?}");
+    // A few packets on the cable are not ours (neighbour discovery), and may be lost or doubled like any other.
+    let told = |key: &str| down[key].as_u64().unwrap_or(u64::MAX);
+    let foreign = told("handled").saturating_sub(report.sent);
+    check!(foreign < 10, "{report:?} but {down}");
     check!(
-        Some(report.lost()) == down["lost"].as_u64(),
+        report.lost().abs_diff(told("lost")) <= foreign,
         "{report:?} but {down}"
     );
     check!(
-        Some(report.duplicates) == down["duplicated"].as_u64(),
+        report.duplicates.abs_diff(told("duplicated")) <= foreign,
         "{report:?} but {down}"
     );
     #[allow(clippy::cast_precision_loss)]

@@ -146,8 +146,11 @@ impl Server {
         let hello = *responder.payload();
         #[allow(clippy::cast_possible_truncation)] // the low byte names the epoch
         let tag = responder.sender_index() as u8;
-        let Self { indexes, rng, .. } = self;
-        let own_indexes = draw_indexes(hello.link_count, rng, |index| indexes.contains_key(&index));
+        let Self {
+            indexes, numbers, ..
+        } = self;
+        let is_used = |index| indexes.contains_key(&index);
+        let own_indexes = draw_indexes(hello.link_count, numbers, is_used);
         let cipher = Cipher::choose(self.config.cipher_bits, hello.cipher_bits);
         let payload = WelcomePayload {
             cipher: cipher.code(),
@@ -160,8 +163,7 @@ impl Server {
             indexes: own_indexes,
         };
         let mut welcome = Box::new([0; WELCOME_BYTES]);
-        #[allow(clippy::cast_possible_truncation)] // 32 random bits are what is wanted
-        let own_index = self.rng.next_u64() as u32;
+        let own_index = self.numbers.next_u32();
         let psk = self.peers[id.index()].config.preshared_key.as_ref();
         let established = responder
             .finish(psk, own_index, &payload, &mut welcome)
@@ -197,7 +199,7 @@ impl Server {
         peer.cipher = Some(established.cipher);
         if fresh {
             let bytes = hello.datagram_bytes_max.min(self.config.datagram_bytes_max);
-            let parameters = session_parameters(links, bytes, self.rng.next_u64());
+            let parameters = session_parameters(links, bytes, self.numbers.next_u64());
             let until = now + WAITING_TIME;
             peer.superseded |= !old;
             peer.waiting = Some(Waiting::new(keys, parameters, hello.boot_id, old, until));
