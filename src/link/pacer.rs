@@ -12,6 +12,8 @@ use crate::base::{Instant, Rate};
 pub const QUANTUM: Duration = Duration::from_millis(1);
 /// A wake-up this much late is made up for; longer pauses are lost, or they would come as a burst.
 const CATCH_UP: Duration = Duration::from_millis(2);
+/// How far what nobody asked about pushes data away.
+const UNASKED_MAX: Duration = Duration::from_millis(10);
 /// One datagram may always leave when the clock has come, whatever the quantum is worth at a low rate.
 const DATAGRAM_BYTES: u64 = 1_500;
 
@@ -63,6 +65,14 @@ impl Pacer {
         }
     }
 
+    /// Books `bytes` that leave now whether they are allowed or not (reports, heartbeats). They come before data, but
+    /// only so far: where the rate is low they would push it away for ever.
+    pub fn on_transmit_unasked(&mut self, bytes: u64, now: Instant) {
+        let before = self.free_at;
+        self.on_transmit(bytes, now);
+        self.free_at = self.free_at.min(before.max(now + UNASKED_MAX));
+    }
+
     /// Books `bytes` that leave now. More than the allowance is booked all the same.
     pub fn on_transmit(&mut self, bytes: u64, now: Instant) {
         self.free_at = self.free_at.max(now - CATCH_UP) + self.rate.time_for(bytes);
@@ -100,6 +110,20 @@ mod tests {
                 assert!(sent <= want * 101 / 100 + 4_500, "{mbps} {late_us} {sent}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_asked_about_does_not_push_data_away_for_ever() {
+        let mut pacer = Pacer::new(Rate::from_bits_per_s(100_000), Instant::ZERO);
+        for ms in 0..1_000 {
+            // More than the rate.
+            pacer.on_transmit_unasked(100, Instant::from_millis(ms));
+        }
+        let now = Instant::from_millis(1_000);
+        assert!(pacer.next_send_at(now) <= now + UNASKED_MAX);
+        let mut pacer = Pacer::new(Rate::from_mbps(10), Instant::ZERO);
+        pacer.on_transmit_unasked(1_250, Instant::ZERO);
+        assert_eq!(pacer.next_send_at(Instant::ZERO), Instant::from_millis(1));
     }
 
     #[test]

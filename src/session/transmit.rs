@@ -315,9 +315,13 @@ impl Session {
         let wan = link.wan;
         self.apply_outcomes(id);
         self.load.on_transmit(u64::from(wire));
-        self.wans[wan.index()]
-            .pacer
-            .on_transmit(u64::from(wire), now);
+        let pacer = &mut self.wans[wan.index()].pacer;
+        match carried {
+            Carried::Symbol(_) => pacer.on_transmit(u64::from(wire), now),
+            Carried::Control | Carried::Reports => {
+                pacer.on_transmit_unasked(u64::from(wire), now);
+            }
+        }
         Some(bytes)
     }
 

@@ -90,8 +90,8 @@ impl Default for RateConfig {
 
 /// Cruising this much below capacity empties what queue there is.
 const CRUISE_GAIN: f64 = 0.97;
-/// Never less than this: reports and heartbeats must pass.
-const CAPACITY_MIN: f64 = 100_000.0;
+/// Never less than this: reports and heartbeats alone may take a third of it.
+const CAPACITY_MIN: f64 = 300_000.0;
 /// A slope within this is level.
 const LEVEL: f64 = 0.03;
 /// A queue (seconds) above this is high: no probe, and no excuse.

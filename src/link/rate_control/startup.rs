@@ -42,7 +42,7 @@ impl RateControl {
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
         let grows = round.grows(SLOPE);
-        let idle = !self.backlogged && round.sent() < IDLE * self.capacity;
+        let idle = round.sent() < IDLE * self.capacity;
         if idle && (grows || queue) {
             self.judge_idle(&round, span, now);
             return;
