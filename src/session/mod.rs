@@ -14,6 +14,7 @@
 pub mod config;
 pub mod egress;
 pub mod epochs;
+mod groups;
 pub mod ingress;
 pub mod limits;
 pub mod link;
