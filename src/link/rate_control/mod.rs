@@ -188,6 +188,10 @@ impl RateControl {
             self.on_gap(now);
         }
         self.judge_probe(now);
+        let steady = matches!(self.phase, Phase::Drain | Phase::Cruise) && self.pending.is_none();
+        if steady && self.surge(now) {
+            return;
+        }
         match self.phase {
             Phase::Startup => self.startup(now),
             Phase::Drain => self.watch_drain(now),

@@ -21,6 +21,9 @@ const ROUND_MAX: Duration = Duration::from_millis(200);
 const ROUND_JITTER: f64 = 15.0;
 /// A queue beyond this and the jitter is ours.
 const QUEUE: f64 = 0.004;
+/// A queue beyond this and twice the jitter ends the growth before the round can be judged: what a round sends too much
+/// must not fill the queue and be lost.
+const BRAKE: f64 = 0.006;
 /// What is more than heartbeats and reports (bits/s) and makes the delay grow measures a WAN that has shown nothing yet.
 const MEASURABLE: f64 = 1e6;
 /// An application that sends less than this share of the believed capacity does not show what the WAN carries.
@@ -33,6 +36,10 @@ impl RateControl {
             Duration::from_secs_f64(self.sight.jitter * ROUND_JITTER).clamp(ROUND, ROUND_MAX);
         // Traffic may come in bursts too short for a round; the queue that they leave is seen all the same.
         let high = self.sight.queue_min > QUEUE_HIGH + 2.0 * self.sight.jitter;
+        let brake = BRAKE + 2.0 * self.sight.jitter + self.packet_time();
+        if self.gain > 1.0 && self.sight.queue_last > brake && self.sight.sent_at > self.phase_at {
+            self.gain = 1.0;
+        }
         let Some(round) = self.meter.measure(self.phase_at, Instant::FAR) else {
             if high {
                 self.schedule_probe(now);

@@ -398,7 +398,10 @@ impl<T: Copy> Sender<T> {
                     }
                     self.settle(number, unknown, on);
                     if !unknown && !jumped {
-                        self.loss.on_packet(true, congested, now);
+                        // What an outage swallowed says nothing about the link at other times.
+                        if entry.fate != Fate::Taken {
+                            self.loss.on_packet(true, congested, now);
+                        }
                         self.liveness.on_loss(now);
                     }
                 }
