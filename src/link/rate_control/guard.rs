@@ -44,6 +44,9 @@ const SHARE: f64 = 0.4;
 const VOLATILE: f64 = 0.95;
 /// Loss beyond the usual that says, under a standing queue, that the queue is full.
 const FULL_LOSS: f64 = 0.1;
+/// A queue beyond this and twice the jitter (seconds), and arrivals over this long, show a steep fall.
+const SURGE: f64 = 0.012;
+const SURGE_STRETCH: Duration = Duration::from_millis(35);
 /// One steep fall is believed down to this share.
 const SURGE_DOWN: f64 = 0.4;
 /// Growth so steep that the measured capacity is taken whole.
@@ -89,7 +92,7 @@ impl RateControl {
     /// A capacity that falls steeply is believed at once: a queue that is high and surely growing arrives at the new
     /// capacity, however short the burst that made it. Says whether there was one.
     pub(super) fn surge(&mut self, now: Instant) -> bool {
-        let high = QUEUE_HIGH + 2.0 * self.sight.jitter + self.packet_time();
+        let high = SURGE + 2.0 * self.sight.jitter + self.packet_time();
         if self.sight.queue_last < high || now.since(self.calibrated_at) < self.sight.rtt {
             return false;
         }
@@ -99,7 +102,7 @@ impl RateControl {
         else {
             return false;
         };
-        if seen.stretch() < WINDOW_HIGH || !seen.grows(STEEP) {
+        if seen.stretch() < SURGE_STRETCH || !seen.grows(STEEP) {
             return false;
         }
         let received = seen.received_at_most() / (1.0 - self.usual_loss);
