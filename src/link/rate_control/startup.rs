@@ -40,7 +40,7 @@ impl RateControl {
             }
             return;
         };
-        if round.span < span {
+        if round.stretch() < span {
             return;
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
@@ -64,7 +64,7 @@ impl RateControl {
             self.start_drain(false, now);
             return;
         }
-        if grows && round.span < span * 2 {
+        if grows && round.stretch() < span * 2 {
             return;
         }
         if high || queue && round.slope > -LEVEL {
