@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use crate::base::{Instant, Rate};
 
-/// Arrival rate: bytes that fade away linearly over [`RATE_SPAN`] between two arrivals.
+/// Arrival rate: bytes that fade away linearly over [`RATE_SPAN`] between two arrivals, and the most of them lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
     bytes: f64,
     at: Instant,
+    peak: f64,
+    peak_at: Instant,
 }
 
 impl Meter {
     pub(super) fn on_arrival(&mut self, bytes: u32, now: Instant) {
         self.bytes = self.faded(now) + f64::from(bytes);
         self.at = now;
+        if self.bytes >= self.peak || now.since(self.peak_at) >= PEAK_KEEP {
+            (self.peak, self.peak_at) = (self.bytes, now);
+        }
     }
 
     fn faded(&self, now: Instant) -> f64 {
@@ -28,9 +33,14 @@ impl Meter {
         reason = "saturates, >= 0"
     )]
     pub(super) fn rate(&self, now: Instant) -> Rate {
-        Rate::from_bytes_over(self.faded(now) as u64, RATE_SPAN)
+        let kept = now.since(self.peak_at) < PEAK_KEEP;
+        let peak = if kept { self.peak } else { 0.0 };
+        Rate::from_bytes_over(self.faded(now).max(peak) as u64, RATE_SPAN)
     }
 }
+
+/// How long a flow counts as what it was: one that pauses must not overtake its own packets that still wait.
+pub const PEAK_KEEP: Duration = Duration::from_millis(500);
 
 /// Span over which a flow's rate is averaged: long enough for a dozen packets of a 100 kbit/s call.
 pub const RATE_SPAN: Duration = Duration::from_millis(250);
@@ -47,7 +57,11 @@ mod tests {
         }
         let rate = meter.rate(Instant::from_millis(1000)).as_mbps();
         assert!((9.5..10.5).contains(&rate), "{rate}");
-        assert_eq!(meter.rate(Instant::from_millis(1250)), Rate::ZERO);
+        assert!(
+            meter.rate(Instant::from_millis(1250)).as_mbps() > 9.5,
+            "kept"
+        );
+        assert_eq!(meter.rate(Instant::from_millis(1500)), Rate::ZERO);
     }
 
     #[test]

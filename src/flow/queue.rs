@@ -81,7 +81,7 @@ pub struct Dequeued<T> {
     pub overdue: bool,
     /// How long it waited.
     pub sojourn: Duration,
-    /// The rate at which its flow arrived, averaged over [`super::meter::RATE_SPAN`].
+    /// The rate at which its flow arrived, averaged over [`super::meter::RATE_SPAN`]: the most of the last half second.
     pub rate: Rate,
 }
 

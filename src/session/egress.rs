@@ -267,7 +267,12 @@ impl Session {
         else {
             return false;
         };
-        let lane = Lane::of_flow(hash);
+        // What goes ahead of everything waits for nothing at the other end either.
+        let lane = if sparse {
+            Lane::UNORDERED
+        } else {
+            Lane::of_flow(hash)
+        };
         let Ok(whole) = whole_len(self.egress.frames.bytes(&frame), false) else {
             self.egress.frames.give(frame);
             self.drops.count(DropReason::BadVirtio);
