@@ -255,6 +255,11 @@ impl<T> FlowQueue<T> {
         self.shedding = None;
     }
 
+    /// Changes CoDel's tolerated standing delay.
+    pub const fn set_target(&mut self, target: Duration) {
+        self.codel.target = target;
+    }
+
     /// Items that wait.
     pub const fn len(&self) -> usize {
         self.count as usize

@@ -165,6 +165,7 @@ impl Session {
             return;
         }
         self.refresh_candidates(now);
+        self.refresh_queue_target(now);
         self.commit_resends(now);
         while self.has_room(now) {
             let committed = if self.egress.cutting.is_some() {

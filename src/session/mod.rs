@@ -20,6 +20,7 @@ pub mod limits;
 pub mod link;
 pub mod overhead;
 pub mod path;
+mod patience;
 pub mod reports;
 pub mod schedule;
 mod size;
@@ -29,6 +30,7 @@ pub mod timers;
 pub mod transmit;
 pub mod wan;
 
+use patience::Patience;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -137,6 +139,7 @@ pub struct Session {
     /// WANs take turns at sending and at probing.
     next_wan: usize,
     next_probe: usize,
+    patience: Patience,
     /// Scratch for symbols that leave a dead link.
     moved: Vec<SymbolKey>,
     datagram_bytes_max: usize,
@@ -212,6 +215,7 @@ impl Session {
             peer_hold: Duration::from_millis(50),
             next_wan: 0,
             next_probe: 0,
+            patience: Patience::default(),
             moved: Vec::with_capacity(MOVED),
             datagram_bytes_max,
             body_bytes_max,

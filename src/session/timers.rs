@@ -95,6 +95,7 @@ impl Session {
 
     /// Moves everything off a link that may be dead: what waits on it, and copies of what is in flight.
     pub(super) fn leave_link(&mut self, index: usize, now: Instant) {
+        self.keep_window(now);
         let link = &mut self.links[index];
         let wan = link.wan;
         let mut moved = std::mem::take(&mut self.moved);

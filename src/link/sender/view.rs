@@ -62,6 +62,11 @@ impl<T: Copy> Sender<T> {
             .unwrap_or(RTT_INITIAL)
     }
 
+    /// Smoothed RTT of this link out and whatever link brings the report back.
+    pub fn path_rtt(&self) -> Duration {
+        self.path_rtt.smoothed().unwrap_or(RTT_INITIAL)
+    }
+
     /// Least RTT of the last 5 to 10 s, as for [`Sender::srtt`].
     pub fn rtt_min(&self) -> Duration {
         self.rtt

@@ -1,0 +1,117 @@
+//! How long bulk data may stand in the flow queue before CoDel tells its sender to slow down.
+//!
+//! Two things ask for more than CoDel's usual 5 ms. A single loss-based flow keeps the links full through its own
+//! reductions only if some of its window waits here; and a window that fitted all links must not be cut to what is left
+//! of them when one goes away for a moment, because it takes a CUBIC sender ten seconds to grow it back.
+//!
+//! ```text
+//! target = RTT / 3, within 5-20 ms                                 usually
+//!        = window before / rate left - RTT, at most 100 ms         for some seconds after a WAN went away
+//! ```
+//!
+//! Sparse flows have queues of their own and do not notice.
+
+use std::time::Duration;
+
+use super::Session;
+use crate::base::{Instant, Rate};
+
+/// Part of the RTT that may stand. A CUBIC sender gives up 30 % of its window at a signal; a queue of a third of
+/// the RTT, and what the signal takes to arrive, make up for nearly all of it.
+const RTT_PART: u32 = 3;
+/// CoDel's own target (RFC 8289 section 4.4).
+const TARGET_MIN: Duration = Duration::from_millis(5);
+/// Long ways must not make the inner round trip much longer than it is.
+const TARGET_MAX: Duration = Duration::from_millis(20);
+/// How long a window is kept for a WAN that went away. Most outages of radio links are over by then.
+const KEEP: Duration = Duration::from_secs(15);
+/// Most that a kept window may stand: well below the least retransmission timeout of TCP, 200 ms.
+const KEPT_MAX: Duration = Duration::from_millis(100);
+
+/// The inner flows' window as it was before a WAN went away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// Bytes that fitted the links.
+    window: u64,
+    /// Until when it is kept.
+    until: Instant,
+}
+
+impl Patience {
+    /// A WAN goes away: what flowed over all of them was `rate` for `rtt`.
+    pub(super) fn on_leave(&mut self, rate: Rate, rtt: Duration, now: Instant) {
+        let window = rate.bytes_in(rtt);
+        // Of several WANs that go one after another the first one tells the window.
+        if now >= self.until || window > self.window {
+            self.window = window;
+        }
+        self.until = now + KEEP;
+    }
+
+    /// CoDel's target while the links carry `rate` and the slowest way there and back takes `rtt`.
+    fn target(&self, rate: Rate, rtt: Duration, now: Instant) -> Duration {
+        let usual = (rtt / RTT_PART).clamp(TARGET_MIN, TARGET_MAX);
+        if now >= self.until || rate == Rate::ZERO {
+            return usual;
+        }
+        let kept = rate.time_for(self.window).saturating_sub(rtt);
+        kept.clamp(usual, KEPT_MAX)
+    }
+}
+
+impl Session {
+    /// Sets CoDel's target by the links in use.
+    pub(super) fn refresh_queue_target(&mut self, now: Instant) {
+        let target = self.patience.target(self.rate_sum(), self.way_max(), now);
+        self.egress.queue.set_target(target);
+    }
+
+    /// Remembers the window that fits the links while a WAN that is about to be left still counts.
+    pub(super) fn keep_window(&mut self, now: Instant) {
+        let (rate, rtt) = (self.rate_sum(), self.way_max());
+        self.patience.on_leave(rate, rtt, now);
+    }
+
+    /// The round trip that an ordered flow sees: out by the slowest link in use, back by the fastest.
+    fn way_max(&self) -> Duration {
+        self.candidates
+            .iter()
+            .map(|c| self.links[c.link.index()].sender.path_rtt())
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(40);
+    const ALL: Rate = Rate::from_mbps(170);
+    const LEFT: Rate = Rate::from_mbps(70);
+
+    #[test]
+    fn a_part_of_the_round_trip_may_stand_within_bounds() {
+        let none = Patience::default();
+        let target = |ms| none.target(ALL, Duration::from_millis(ms), Instant::from_millis(1));
+        assert_eq!(target(2), TARGET_MIN);
+        assert_eq!(target(42), Duration::from_millis(14));
+        assert_eq!(target(600), TARGET_MAX);
+    }
+
+    #[test]
+    fn the_window_is_kept_for_a_wan_that_may_return() {
+        let mut patience = Patience::default();
+        let left = Instant::from_millis(1_000);
+        patience.on_leave(ALL, RTT, left);
+        // 170 Mbit/s for 40 ms take 97 ms at 70 Mbit/s, 40 of which are under way.
+        let kept = patience.target(LEFT, RTT, left);
+        assert!(kept.as_millis().abs_diff(57) <= 1, "{kept:?}");
+        // A second one goes: the window stays, the bound holds.
+        patience.on_leave(LEFT, RTT, left);
+        assert_eq!(patience.target(Rate::from_mbps(10), RTT, left), KEPT_MAX);
+        // It is back, or it is gone for long.
+        assert_eq!(patience.target(ALL, RTT, left), RTT / RTT_PART);
+        assert_eq!(patience.target(LEFT, RTT, left + KEEP), RTT / RTT_PART);
+    }
+}
