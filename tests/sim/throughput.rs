@@ -112,11 +112,7 @@ fn two_percent_of_loss_costs_a_tcp_little() {
     settle(&mut world);
     let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
     finish(&mut world);
-    println!(
-        "{} missing {:?}",
-        describe(&mut world),
-        missing_inside(&mut world)
-    );
+    println!("{} missing {:?}", describe(&mut world), world.lost_inside());
     assert!(e >= 0.55, "{e}");
 }
 
@@ -126,10 +122,6 @@ fn bursts_of_loss_cost_a_tcp_little() {
     settle(&mut world);
     let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
     finish(&mut world);
-    println!(
-        "{} missing {:?}",
-        describe(&mut world),
-        missing_inside(&mut world)
-    );
+    println!("{} missing {:?}", describe(&mut world), world.lost_inside());
     assert!(e >= 0.4, "{e}");
 }

@@ -40,7 +40,7 @@ impl RateControl {
             }
             return;
         };
-        if round.span < span {
+        if round.stretch() < span {
             return;
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
@@ -64,7 +64,7 @@ impl RateControl {
             self.start_drain(false, now);
             return;
         }
-        if grows && round.span < span * 2 {
+        if grows && round.stretch() < span * 2 {
             return;
         }
         if high || queue && round.slope > -LEVEL {
@@ -86,7 +86,9 @@ impl RateControl {
     /// A queue beside an application that sends much less than the WAN should carry: perhaps it carries no more, but a
     /// few heartbeats that come late or not at all are no measure of it.
     fn judge_idle(&mut self, round: &Measured, span: Duration, now: Instant) {
-        if round.span < span * 2 && !round.grows(SLOPE) || self.sight.queue_min < QUEUE_HIGH + self.sight.jitter {
+        if round.span < span * 2 && !round.grows(SLOPE)
+            || self.sight.queue_min < QUEUE_HIGH + self.sight.jitter
+        {
             return;
         }
         let received = round.received().min(round.sent());
