@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::contender::{Job, Stage};
+use super::contender::{Contender, Job, Stage};
 use super::plan::{PAYLOAD_SHARE, Plan};
 use super::report::{Measurement, OutageReport, PathReport, PingSummary, RttSummary};
 use crate::base::Rate;
@@ -27,6 +27,11 @@ const SURVIVORS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 /// What counts of the time after its return.
 const BACK: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
 
+/// Share of a processor from which on the emulator itself may be what was measured.
+const EMULATOR_SHARE_MAX: f64 = 0.7;
+/// Share of its rate below which a link counts as unused.
+const USED_SHARE_MIN: f64 = 0.01;
+
 /// Runs the connection of `job` on its stage.
 ///
 /// # Errors
@@ -44,8 +49,29 @@ pub(super) fn measure(job: Job<'_>, stage: &mut Stage) -> Result<Measurement, La
     };
     let mut measurement = watch.run()?;
     measurement.ping_idle = (&idle).into();
+    measurement.doubts = doubts(&measurement, job);
     conclude(&mut measurement, &flow.finish(), job);
     Ok(measurement)
+}
+
+/// What speaks against the figures of a measurement.
+fn doubts(measurement: &Measurement, job: Job<'_>) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if measurement.emulator_cpu_share > EMULATOR_SHARE_MAX {
+        let percent = 100.0 * measurement.emulator_cpu_share;
+        doubts.push(format!("the emulator took {percent:.0} % of a processor"));
+    }
+    if measurement.emulator_drops > 0 {
+        let count = measurement.emulator_drops;
+        doubts.push(format!("the emulator could not pass on {count} frames"));
+    }
+    if job.contender != Contender::Link {
+        let links = job.plan.links.iter().zip(&measurement.link_mbps).zip(1..);
+        let unused =
+            links.filter(|((link, mbps), _)| **mbps < USED_SHARE_MIN * link.mbps(job.direction));
+        doubts.extend(unused.map(|(_, number)| format!("link {number} carried hardly anything")));
+    }
+    doubts
 }
 
 /// Fills in what the finished connection tells.
@@ -268,7 +294,6 @@ fn link_of(plan: &Plan, path: &Subflow) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contender::Contender;
     use super::super::plan::{Case, Direction, example};
     use super::*;
 
@@ -327,6 +352,28 @@ mod tests {
         assert!(
             measurement.gap_ms < 1e-9,
             "the outage is not in the steady time"
+        );
+    }
+
+    #[test]
+    fn an_unused_link_and_an_emulator_out_of_breath_make_figures_doubtful() {
+        let plan = example();
+        let mut measurement = Measurement {
+            link_mbps: vec![97.0, 0.4, 0.3],
+            ..Measurement::default()
+        };
+        let mut job = job(&plan, Case::Default);
+        assert_eq!(
+            doubts(&measurement, job),
+            ["link 2 carried hardly anything"]
+        );
+        job.contender = Contender::Link;
+        assert_eq!(doubts(&measurement, job), Vec::<String>::new());
+        (measurement.emulator_cpu_share, measurement.emulator_drops) = (0.81, 7);
+        let all = doubts(&measurement, job);
+        assert!(
+            all[0].contains("81 %") && all[1].contains("7 frames"),
+            "{all:?}"
         );
     }
 

@@ -92,6 +92,8 @@ pub struct Measurement {
     pub emulator_cpu_share: f64,
     /// Frames that the emulator could not pass on: a benchmark of this machine, not of the links.
     pub emulator_drops: u64,
+    /// Why these figures may tell something else than they should; empty when nothing speaks against them.
+    pub doubts: Vec<String>,
     /// Why the connection ended early, if it did.
     pub error: Option<String>,
 }

@@ -6,8 +6,6 @@ use super::report::{ContenderReport, Measurement, Report, Row, RttSummary};
 
 /// Width of the names.
 const NAME: usize = 14;
-/// Share of a processor from which on the emulator itself may be what was measured.
-const EMULATOR_SHARE_MAX: f64 = 0.7;
 
 /// The whole comparison.
 pub(super) fn table(report: &Report) -> String {
@@ -116,14 +114,8 @@ fn contender_text(name: &str, contender: &ContenderReport) -> String {
             outage.back_efficiency
         );
     }
-    if run.emulator_drops > 0 || run.emulator_cpu_share > EMULATOR_SHARE_MAX {
-        let _ = writeln!(
-            text,
-            "{:NAME$} doubtful: the emulator took {:.0} % of a processor and dropped {} frames",
-            "",
-            100.0 * run.emulator_cpu_share,
-            run.emulator_drops
-        );
+    for doubt in &run.doubts {
+        let _ = writeln!(text, "{:NAME$} doubtful: {doubt}", "");
     }
     text
 }
@@ -223,7 +215,7 @@ mod tests {
                     back_mbps: 123.4,
                     back_efficiency: 0.95,
                 });
-                (run.emulator_drops, run.emulator_cpu_share) = (12_345, 0.99);
+                run.doubts = vec!["link 8 carried hardly anything".into()];
                 let path = |link| PathReport {
                     link: Some(link),
                     congestion: Some("cubic".into()),

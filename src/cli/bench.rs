@@ -1,14 +1,19 @@
 //! `chainlightning bench`: the words of its command line, and what they mean.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use zeroize::Zeroizing;
 
 use super::{EXIT_USAGE, Failure, finish};
 use crate::bench::emulator::EmulatorPlan;
 use crate::bench::plan::{Case, Direction, LINKS_DEFAULT, Link};
 use crate::bench::{Plan, aggregation, emulator};
+use crate::config::keyfile::{KeyFileError, KeyFiles};
+use crate::config::{Config, Role};
+use crate::crypto::keys::PrivateKey;
 
 /// Longest connection: every 10 ms of it are kept.
 const SECONDS_MAX: u64 = 3600;
@@ -150,9 +155,33 @@ fn plan(args: AggregationArgs) -> Result<Plan, Failure> {
         links_per_wan: args.links_per_wan,
         settings: args.settings,
     };
-    let check = plan.check();
-    check.map_err(|message| Failure::new(EXIT_USAGE, format!("error: {message}")))?;
+    let checks = plan.check().and_then(|()| check_settings(&plan.settings));
+    checks.map_err(|message| Failure::new(EXIT_USAGE, format!("error: {message}")))?;
     Ok(plan)
+}
+
+/// Whether a tunnel would understand the settings, unknown keys included, which a daemon only warns about: here they
+/// would be measured for nothing.
+fn check_settings(settings: &[String]) -> Result<(), String> {
+    /// Some key in every file: keys are not what is checked.
+    struct AnyKey(PrivateKey);
+    impl KeyFiles for AnyKey {
+        fn read(&self, _: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+            Ok(self.0.to_base64())
+        }
+    }
+    let key = PrivateKey::generate().map_err(|error| format!("make a key: {error}"))?;
+    let text = format!(
+        "[performance]\n{}\n[security]\npeer_public_key = \"{}\"\n",
+        settings.join("\n"),
+        key.public()
+    );
+    let loaded = Config::parse(&text, Path::new("--set"), Role::Server, &AnyKey(key));
+    let loaded = loaded.map_err(|errors| errors.to_string())?;
+    match loaded.warnings.first() {
+        Some(warning) => Err(warning.to_string()),
+        None => Ok(()),
+    }
 }
 
 fn links_or_default(links: Vec<Link>) -> Vec<Link> {
@@ -235,6 +264,15 @@ mod tests {
         ] {
             let error = parse(words).unwrap_err().to_string();
             assert!(error.contains(part), "{words:?}: {error}");
+        }
+        for (setting, part) in [
+            ("fec_mod = \"off\"", "performance.fec_mod"),
+            ("fec_mode = \"maybe\"", "adaptive"),
+            ("fec_mode off", "--set:2"),
+        ] {
+            let failure = plan(parse(&["--set", setting]).unwrap()).unwrap_err();
+            assert_eq!(failure.exit_code, EXIT_USAGE);
+            assert!(failure.message.contains(part), "{failure:?}");
         }
         let failure = plan(parse(&["--seconds", "11"]).unwrap()).unwrap_err();
         assert_eq!(failure.exit_code, EXIT_USAGE);
