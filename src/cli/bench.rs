@@ -170,13 +170,14 @@ fn check_settings(settings: &[String]) -> Result<(), String> {
             Ok(self.0.to_base64())
         }
     }
-    let key = PrivateKey::generate().map_err(|error| format!("make a key: {error}"))?;
+    let make = || PrivateKey::generate().map_err(|error| format!("make a key: {error}"));
+    let (ours, theirs) = (make()?, make()?);
     let text = format!(
         "[performance]\n{}\n[security]\npeer_public_key = \"{}\"\n",
         settings.join("\n"),
-        key.public()
+        theirs.public()
     );
-    let loaded = Config::parse(&text, Path::new("--set"), Role::Server, &AnyKey(key));
+    let loaded = Config::parse(&text, Path::new("--set"), Role::Server, &AnyKey(ours));
     let loaded = loaded.map_err(|errors| errors.to_string())?;
     match loaded.warnings.first() {
         Some(warning) => Err(warning.to_string()),
