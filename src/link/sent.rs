@@ -140,8 +140,8 @@ mod tests {
                 bytes: 1,
                 quiet: false,
                 trial: false,
+                fate: Fate::InFlight,
                 item: Some(n),
-                quiet: false,
             };
             log.push(entry);
             model.insert(number, n);
