@@ -1,12 +1,14 @@
 //! The operator's tool: keys, checks, and a look at running daemons.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chainlightning::cli::bench::{BenchCommand, bench};
 use chainlightning::cli::daemon::{DaemonArgs, daemon};
 use chainlightning::cli::{EXIT_FAILED, Failure, check, finish, keytool, status};
 use chainlightning::config::Role;
@@ -27,6 +29,11 @@ enum Command {
     /// Show a tunnel at work on this machine alone: three emulated WANs, one of which dies on the way. Needs no
     /// root, no set-up and no other program
     Demo(DemoArgs),
+    /// Measure what bonding is worth over links of your choice, on this machine alone
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Make a private key; prints it (umask 077; chainlightning genkey > private.key)
     Genkey,
     /// Make a preshared key; prints it
@@ -51,7 +58,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    // What `demo` starts inside of its namespaces, from this same file.
+    // What `demo` and `bench` start inside of their namespaces, from this same file.
     #[command(name = "__client", hide = true)]
     Client(DaemonArgs),
     #[command(name = "__server", hide = true)]
@@ -80,7 +87,8 @@ impl From<Side> for Role {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Demo(args) => demo::run(args, &std::env::args_os().skip(1).collect::<Vec<_>>()),
+        Command::Demo(args) => demo::run(args, &own_arguments()),
+        Command::Bench { command } => bench(command, &own_arguments()),
         Command::Client(args) => finish(daemon(Role::Client, args)),
         Command::Server(args) => finish(daemon(Role::Server, args)),
         Command::Wanem { args } => wanem::run(&args),
@@ -93,6 +101,11 @@ fn main() -> ExitCode {
             finish(status::status(&sockets, json))
         }
     }
+}
+
+/// The command line without the program's name.
+fn own_arguments() -> Vec<OsString> {
+    std::env::args_os().skip(1).collect()
 }
 
 /// Prints a secret straight to the descriptor: the buffer of `stdout()` would keep a copy.

@@ -5,6 +5,7 @@
 //! What was asked for goes to standard output, everything else to standard error.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod check;
 pub mod daemon;
 pub mod keytool;
@@ -15,6 +16,8 @@ mod table;
 pub const EXIT_GOOD: u8 = 0;
 /// Exit code: it was tried and failed.
 pub const EXIT_FAILED: u8 = 1;
+/// Exit code: the arguments contradict each other; the same that clap uses.
+pub const EXIT_USAGE: u8 = 2;
 /// Exit code: no daemon answers (`EX_UNAVAILABLE` of sysexits.h).
 pub const EXIT_UNAVAILABLE: u8 = 69;
 

@@ -1,12 +1,9 @@
 //! What the demonstration measured, for people and for programs, and whether it is good enough.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::plan::{WANS, Window};
+use super::plan::WANS;
 use crate::lab::traffic::PingReport;
-use crate::lab::traffic::tcp::SAMPLE;
 
 /// Version of the JSON document.
 const SCHEMA: u32 = 1;
@@ -241,27 +238,6 @@ impl Report {
     }
 }
 
-/// The longest run of samples without a byte inside of `window`: its start and its length. Samples that are missing
-/// at the end count as empty; what was before the first byte does not.
-pub(super) fn longest_stall(samples: &[u64], (from, to): Window) -> Window {
-    let index = |at: Duration| usize::try_from(at.as_nanos() / SAMPLE.as_nanos()).unwrap_or(0);
-    let begun = samples
-        .iter()
-        .position(|&bytes| bytes > 0)
-        .unwrap_or(samples.len());
-    let first = index(from).max(begun);
-    let (mut start, mut longest) = (first, (0, 0));
-    for at in first..index(to) {
-        if samples.get(at).is_some_and(|&bytes| bytes > 0) {
-            start = at + 1;
-        } else if at + 1 - start > longest.1 {
-            longest = (start, at + 1 - start);
-        }
-    }
-    let time = |count: usize| SAMPLE * u32::try_from(count).unwrap_or(u32::MAX);
-    (time(longest.0), time(longest.1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,21 +298,5 @@ mod tests {
             let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
             assert_eq!(json["failures"][0], report.failures[0].as_str());
         }
-    }
-
-    #[test]
-    fn the_longest_run_of_empty_samples_is_the_stall() {
-        let ms = Duration::from_millis;
-        let all = (ms(0), ms(100));
-        let stall = |samples: &[u64], window| longest_stall(samples, window);
-        assert_eq!(
-            stall(&[0, 0, 0, 5, 0, 0, 7, 0, 8, 9], all),
-            (ms(40), ms(20))
-        );
-        // A connection that stops for good stalls until the end, and one outside of the window does not count.
-        assert_eq!(stall(&[5, 0, 0, 7], all), (ms(40), ms(60)));
-        assert_eq!(stall(&[5, 0, 0, 7], (ms(0), ms(40))), (ms(10), ms(20)));
-        assert_eq!(stall(&[5, 5, 0, 0], (ms(0), ms(20))), (ms(0), ms(0)));
-        assert_eq!(stall(&[], (ms(0), ms(50))).1, ms(50));
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::plan::{BEST, Plan, WANS, sum_mbps};
-use super::report::{Phase, PingSummary, Report, longest_stall};
+use super::report::{Phase, PingSummary, Report};
 use super::screen;
 use super::watch::{Watch, repairs_of};
 use crate::base::Instant;
@@ -12,10 +12,7 @@ use crate::lab::traffic::capture::{Capture, PlaintextSearch};
 use crate::lab::traffic::ping::{PingConfig, Pinger, ping};
 use crate::lab::traffic::{BulkConfig, BulkFlow, BulkReport};
 use crate::lab::tunnel::{INNER_SERVER_V4, inner_client_v4};
-use crate::lab::{
-    LabError, Launch, Programs, Topology, Tunnel, TunnelSpec, Wan, pause, wait_until,
-};
-use crate::status::Status;
+use crate::lab::{LabError, Programs, Topology, Tunnel, TunnelSpec, Wan, pause};
 use crate::sys::Clock;
 
 /// How long TCP runs over the best WAN alone, and from when on it counts: it has found its rate by then.
@@ -26,8 +23,6 @@ const IDLE_PINGS: usize = 50;
 const IDLE_PING_EVERY: Duration = Duration::from_millis(20);
 /// Pings beside the connection: enough for a 99th percentile, too few to matter.
 const LOADED_PING_EVERY: Duration = Duration::from_millis(50);
-/// How long the links of a tunnel that carries packets may take to be up on both sides.
-const LINKS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Plays the whole scenario; `live` gets what a spectator should see.
 ///
@@ -40,7 +35,7 @@ pub(super) fn play(
 ) -> Result<Report, LabError> {
     let mut report = Report::new(plan.seconds);
     live(screen::introduction(&report));
-    let programs = programs()?;
+    let programs = Programs::this_program()?;
     let wans = WANS
         .iter()
         .map(|wan| Wan::new(wan.name, wan.spec))
@@ -55,15 +50,6 @@ pub(super) fn play(
     run_connection(&mut lab, &tunnel, plan, &mut report, &live)?;
     report.judge();
     Ok(report)
-}
-
-/// The daemons and the emulator are this very program, under other names.
-fn programs() -> Result<Programs, LabError> {
-    Ok(Programs {
-        wanem: Launch::this_program("__wanem")?,
-        client: Launch::this_program("__client")?,
-        server: Launch::this_program("__server")?,
-    })
 }
 
 fn search_links(lab: &Topology) -> Result<Capture<PlaintextSearch>, LabError> {
@@ -109,18 +95,7 @@ fn start_tunnel(
 ) -> Result<Tunnel, LabError> {
     let clock = Clock::start();
     let tunnel = Tunnel::start_and_wait(lab, programs, &TunnelSpec::default())?;
-    let up = wait_until(LINKS_LIMIT, || {
-        let both = [tunnel.server_status(), tunnel.client_status(0)];
-        both.iter()
-            .all(|status| status.as_ref().is_ok_and(all_links_up))
-    });
-    if !up {
-        return Err(LabError::Program(format!(
-            "not every link came up within {} s\n{}",
-            LINKS_LIMIT.as_secs(),
-            tunnel.logs()
-        )));
-    }
+    tunnel.wait_links_up(WANS.len())?;
     report.up_after_ms = clock.now().since(Instant::ZERO).as_secs_f64() * 1e3;
     let mut status = tunnel.server_status()?;
     let peer = status.peers.drain(..).next();
@@ -130,18 +105,8 @@ fn start_tunnel(
     Ok(tunnel)
 }
 
-fn all_links_up(status: &Status) -> bool {
-    status.peers.first().is_some_and(|peer| {
-        peer.state == "up"
-            && peer.links.len() >= WANS.len()
-            && peer.links.iter().all(|link| link.state == "up")
-    })
-}
-
-/// Round-trip times with nothing else on the way: over the best WAN alone, and through the tunnel.
-///
-/// One after the other: every ICMP socket of a namespace hears all answers, so that two pingers at once would take
-/// each other's.
+/// Round-trip times with nothing else on the way: over the best WAN alone, and through the tunnel, one after the
+/// other, so that neither waits for the other's packets on the best WAN.
 fn measure_idle(lab: &Topology, report: &mut Report) -> Result<(), LabError> {
     let measure = |target| {
         let config = PingConfig::new(lab.client(0), target, Some(IDLE_PINGS));
@@ -205,7 +170,7 @@ fn conclude(report: &mut Report, flow: &BulkReport, plan: Plan) {
             links_mbps,
         })
         .collect();
-    let (at, stall) = longest_stall(&flow.samples, (Duration::ZERO, plan.end()));
+    let (at, stall) = flow.longest_gap(Duration::ZERO, plan.end());
     report.stall_ms = stall.as_secs_f64() * 1e3;
     report.stall_at_s = at.as_secs_f64();
     report.tcp_resets = u32::from(flow.reset || flow.error.is_some());
@@ -216,30 +181,6 @@ fn conclude(report: &mut Report, flow: &BulkReport, plan: Plan) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{LinkStatus, PeerStatus};
-
-    #[test]
-    fn a_tunnel_is_up_when_every_link_of_its_peer_is() {
-        let status = |peer: &str, states: &[&str]| Status {
-            peers: vec![PeerStatus {
-                state: peer.into(),
-                links: states
-                    .iter()
-                    .map(|&state| LinkStatus {
-                        state: state.into(),
-                        ..LinkStatus::default()
-                    })
-                    .collect(),
-                ..PeerStatus::default()
-            }],
-            ..Status::default()
-        };
-        assert!(all_links_up(&status("up", &["up", "up", "up"])));
-        assert!(!all_links_up(&status("up", &["up", "up"])));
-        assert!(!all_links_up(&status("up", &["up", "probing", "up"])));
-        assert!(!all_links_up(&status("handshake", &["up", "up", "up"])));
-        assert!(!all_links_up(&Status::default()));
-    }
 
     #[test]
     fn the_finished_connection_fills_in_every_phase() {

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod enter;
+pub mod mptcp;
 pub mod netns;
 pub mod process;
 pub mod topology;

@@ -61,6 +61,20 @@ pub struct Programs {
     pub server: Launch,
 }
 
+impl Programs {
+    /// All of them are this very program under other names (`src/bin/chainlightning.rs`).
+    ///
+    /// # Errors
+    /// When the system does not say which file runs.
+    pub fn this_program() -> Result<Self, LabError> {
+        Ok(Self {
+            wanem: Launch::this_program("__wanem")?,
+            client: Launch::this_program("__client")?,
+            server: Launch::this_program("__server")?,
+        })
+    }
+}
+
 /// The built network. All of it is gone when this is dropped.
 #[derive(Debug)]
 pub struct Topology {

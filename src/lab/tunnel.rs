@@ -55,6 +55,8 @@ pub const TUN_NAME: &str = "tun-bond";
 pub const START_PORT: u16 = 9001;
 /// How long a tunnel may take to carry its first packet, on a machine shared with much else.
 const UP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the links of a tunnel that carries packets may take to be up on both sides.
+pub const LINKS_LIMIT: Duration = Duration::from_secs(10);
 /// A daemon has to be gone this long after SIGTERM.
 pub const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
@@ -188,6 +190,30 @@ impl Tunnel {
         }
     }
 
+    /// Waits until every link of the only client is up on both sides.
+    ///
+    /// # Errors
+    /// When that takes longer than [`LINKS_LIMIT`]; with the logs.
+    pub fn wait_links_up(&self, links: usize) -> Result<(), LabError> {
+        let up = wait_until(LINKS_LIMIT, || {
+            let both = [self.server_status(), self.client_status(0)];
+            both.iter()
+                .all(|status| status.as_ref().is_ok_and(|status| all_up(status, links)))
+        });
+        let failure = || {
+            let limit = LINKS_LIMIT.as_secs();
+            let logs = self.logs();
+            LabError::Program(format!("not every link came up within {limit} s\n{logs}"))
+        };
+        up.then_some(()).ok_or_else(failure)
+    }
+
+    /// Processor time that all its programs have used.
+    pub fn cpu_time(&self) -> Duration {
+        let running = self.clients.iter().chain([&self.server]).flatten();
+        running.map(Process::cpu_time).sum()
+    }
+
     /// Pings the server's inner address from client `index`.
     ///
     /// # Errors
@@ -263,6 +289,15 @@ impl Tunnel {
     }
 }
 
+/// Whether the first peer has at least `links` links and all of them are up.
+fn all_up(status: &Status, links: usize) -> bool {
+    status.peers.first().is_some_and(|peer| {
+        peer.state == "up"
+            && peer.links.len() >= links
+            && peer.links.iter().all(|link| link.state == "up")
+    })
+}
+
 fn stop(mut process: Process, signal: Signal) -> Option<i32> {
     process.signal(signal);
     process.wait_exit(EXIT_LIMIT)?.code()
@@ -287,4 +322,33 @@ fn client_name(index: usize) -> String {
 
 fn config_args(file: &Path) -> [OsString; 2] {
     ["--config".into(), file.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{LinkStatus, PeerStatus};
+
+    #[test]
+    fn a_tunnel_is_up_when_every_link_of_its_peer_is() {
+        let status = |peer: &str, states: &[&str]| Status {
+            peers: vec![PeerStatus {
+                state: peer.into(),
+                links: states
+                    .iter()
+                    .map(|&state| LinkStatus {
+                        state: state.into(),
+                        ..LinkStatus::default()
+                    })
+                    .collect(),
+                ..PeerStatus::default()
+            }],
+            ..Status::default()
+        };
+        assert!(all_up(&status("up", &["up", "up", "up"]), 3));
+        assert!(!all_up(&status("up", &["up", "up"]), 3));
+        assert!(!all_up(&status("up", &["up", "probing", "up"]), 3));
+        assert!(!all_up(&status("handshake", &["up", "up", "up"]), 3));
+        assert!(!all_up(&Status::default(), 3));
+    }
 }

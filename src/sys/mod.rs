@@ -12,6 +12,7 @@ pub mod arena;
 pub mod clock;
 pub mod datapath;
 pub mod listen;
+pub mod mptcp;
 pub mod namespace;
 pub mod netdev;
 pub mod packet;

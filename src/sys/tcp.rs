@@ -24,6 +24,25 @@ pub struct TcpInfo {
     pub window_segments: u32,
     /// Largest reordering that the sender allows for, in segments.
     pub reordering: u32,
+    /// Segments sent and not acknowledged.
+    pub in_flight_segments: u32,
+    /// Payload bytes sent since the start, those sent again counted again.
+    pub bytes_sent: u64,
+}
+
+impl From<&libc::tcp_info> for TcpInfo {
+    fn from(raw: &libc::tcp_info) -> Self {
+        Self {
+            rtt: Duration::from_micros(raw.tcpi_rtt.into()),
+            rtt_variation: Duration::from_micros(raw.tcpi_rttvar.into()),
+            retransmits: raw.tcpi_total_retrans,
+            timeouts: raw.tcpi_retransmits,
+            window_segments: raw.tcpi_snd_cwnd,
+            reordering: raw.tcpi_reordering,
+            in_flight_segments: raw.tcpi_unacked,
+            bytes_sent: raw.tcpi_bytes_sent,
+        }
+    }
 }
 
 /// Reads TCP_INFO of a connection.
@@ -46,14 +65,7 @@ pub fn info(socket: impl AsFd) -> io::Result<TcpInfo> {
         )
     };
     option::check(result)?;
-    Ok(TcpInfo {
-        rtt: Duration::from_micros(raw.tcpi_rtt.into()),
-        rtt_variation: Duration::from_micros(raw.tcpi_rttvar.into()),
-        retransmits: raw.tcpi_total_retrans,
-        timeouts: raw.tcpi_retransmits,
-        window_segments: raw.tcpi_snd_cwnd,
-        reordering: raw.tcpi_reordering,
-    })
+    Ok(TcpInfo::from(&raw))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! case that cannot run here is SKIPPED and says why; with CI in the environment that is a failure.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod daemons;
 mod failures;
 mod plain;
@@ -95,6 +96,7 @@ fn cases() -> Vec<Case> {
         traffic::cases(),
         failures::cases(),
         daemons::cases(),
+        bench::cases(),
     ]
     .into_iter()
     .flatten()

@@ -3,11 +3,13 @@
 //! Every generator runs on threads of its own inside a namespace, and is ended and read out by `finish`.
 
 pub mod capture;
+pub mod connection;
 pub mod ping;
 pub mod tcp;
 pub mod udp;
 
 pub use capture::Capture;
+pub use connection::{Connection, Dial, End, Protocol};
 pub use ping::{PingConfig, PingReport, Pinger};
 pub use tcp::{BulkConfig, BulkFlow, BulkReport};
 pub use udp::{UdpConfig, UdpFlow, UdpReport};

@@ -45,7 +45,8 @@ pub struct PingConfig {
 /// ICMP header: type, code, checksum, identifier, sequence.
 const HEADER_BYTES: usize = 8;
 /// Identifiers tell the answers of pingers apart: the kernel gives every answer to all of a namespace's raw sockets.
-static NEXT_IDENTIFIER: AtomicU16 = AtomicU16::new(1);
+/// See [`own_identifier`].
+static PINGERS: AtomicU16 = AtomicU16::new(0);
 
 /// A running pinger.
 #[derive(Debug)]
@@ -120,9 +121,14 @@ impl Pinger {
         Ok(Self { stop, thread })
     }
 
+    /// Lets a pinger without a number of requests send no more; its last answers may still come.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Waits for the last request (or ends at once when there is no number of them) and its answer.
     pub fn finish(self) -> PingReport {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         self.thread.join().unwrap_or_default()
     }
 }
@@ -151,6 +157,14 @@ fn open(target: IpAddr, source: Option<IpAddr>) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// An identifier that no other pinger of this process has, nor, in all likelihood, one of another program in the same
+/// namespace: they start at their process' number.
+fn own_identifier() -> u16 {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let first = u16::from_be_bytes([high, low]);
+    first.wrapping_add(PINGERS.fetch_add(1, Ordering::Relaxed))
+}
+
 struct Worker<'a> {
     config: &'a PingConfig,
     socket: &'a OwnedFd,
@@ -167,7 +181,7 @@ impl<'a> Worker<'a> {
         Self {
             config,
             socket,
-            identifier: NEXT_IDENTIFIER.fetch_add(1, Ordering::Relaxed),
+            identifier: own_identifier(),
             clock: Clock::start(),
             sent_at,
             answered,
@@ -323,5 +337,30 @@ mod tests {
         assert_eq!(data, marker_stream(7, 33));
         assert_eq!(answer(target, 5, &ip[..20]), None);
         assert_eq!(answer(target, 6, &ip), None, "another pinger's");
+    }
+
+    #[test]
+    fn two_pingers_at_once_get_their_own_answers_only() {
+        let Ok(namespace) = Netns::create("here") else {
+            eprintln!("SKIPPED: cannot make a network namespace");
+            return;
+        };
+        // Both hear the answers to both. What each takes for its own is told by the sizes of the data.
+        let start = |bytes| {
+            Pinger::start(PingConfig {
+                interval: Duration::from_millis(1),
+                data_bytes: bytes..=bytes,
+                ..PingConfig::new(&namespace, [127, 0, 0, 1], Some(50))
+            })
+        };
+        let (Ok(first), Ok(second)) = (start(40), start(80)) else {
+            eprintln!("SKIPPED: no raw sockets");
+            return;
+        };
+        for report in [first.finish(), second.finish()] {
+            assert_eq!((report.sent, report.received), (50, 50), "{report:?}");
+            assert_eq!((report.duplicates, report.corrupted), (0, 0), "{report:?}");
+        }
+        assert_ne!(own_identifier(), own_identifier());
     }
 }

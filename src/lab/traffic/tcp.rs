@@ -10,14 +10,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv};
 use std::os::fd::AsRawFd;
 
+use super::connection::{Connection, Dial, End, Protocol, paths};
 use super::{MARKER, marker_stream};
 use crate::base::{Instant, Rate};
 use crate::lab::{LabError, Netns};
 use crate::sys::Clock;
-use crate::sys::tcp::{TcpInfo, info};
+use crate::sys::mptcp::Subflow;
+use crate::sys::tcp::TcpInfo;
 
 /// What flows where.
 #[derive(Clone, Debug)]
@@ -36,8 +38,6 @@ pub struct BulkConfig {
 
 /// Length of one sample.
 pub const SAMPLE: Duration = Duration::from_millis(10);
-/// How long a connection may take to come up.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long the receiver waits for the rest after the sender has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How often a waiting thread looks whether it shall stop.
@@ -50,8 +50,13 @@ const CHUNK: usize = 256 << 10;
 pub struct BulkFlow {
     shared: Arc<Shared>,
     clock: Clock,
-    sender: JoinHandle<Result<TcpInfo, io::Error>>,
+    sender: JoinHandle<io::Result<Vec<Subflow>>>,
     receiver: JoinHandle<Received>,
+    /// A second handle on the sender's socket, to look at it.
+    socket: TcpStream,
+    protocol: Protocol,
+    /// Stays open for further subflows.
+    _listener: TcpListener,
     connect_time: Duration,
 }
 
@@ -72,8 +77,10 @@ pub struct BulkReport {
     pub stall: Duration,
     /// When it began.
     pub stall_at: Duration,
-    /// What the kernel said about the sender at its end.
+    /// What the kernel said about the sender at its end; of several paths the first, with the sums of what was sent.
     pub info: TcpInfo,
+    /// What it said about each path.
+    pub paths: Vec<Subflow>,
     /// How long the connection took to come up.
     pub connect_time: Duration,
     /// The connection was reset or gave up.
@@ -95,6 +102,32 @@ impl BulkReport {
             .sum();
         Rate::from_bytes_over(bytes, to.saturating_sub(from))
     }
+
+    /// The longest run of samples without a byte between two instants of the flow: when it began, and its length.
+    /// Samples that are missing at the end count as empty; what was before the first byte does not.
+    pub fn longest_gap(&self, from: Duration, to: Duration) -> (Duration, Duration) {
+        longest_gap(&self.samples, from, to)
+    }
+}
+
+/// See [`BulkReport::longest_gap`].
+fn longest_gap(samples: &[u64], from: Duration, to: Duration) -> (Duration, Duration) {
+    let index = |at: Duration| usize::try_from(at.as_nanos() / SAMPLE.as_nanos()).unwrap_or(0);
+    let begun = samples
+        .iter()
+        .position(|&bytes| bytes > 0)
+        .unwrap_or(samples.len());
+    let first = index(from).max(begun);
+    let (mut start, mut longest) = (first, (0, 0));
+    for at in first..index(to) {
+        if samples.get(at).is_some_and(|&bytes| bytes > 0) {
+            start = at + 1;
+        } else if at + 1 - start > longest.1 {
+            longest = (start, at + 1 - start);
+        }
+    }
+    let time = |count: usize| SAMPLE * u32::try_from(count).unwrap_or(u32::MAX);
+    (time(longest.0), time(longest.1))
 }
 
 impl BulkFlow {
@@ -103,39 +136,64 @@ impl BulkFlow {
     /// # Errors
     /// When the connection does not come up, or the kernel lacks the congestion control.
     pub fn start(config: &BulkConfig) -> Result<Self, LabError> {
-        let listener = config.to.run(|| TcpListener::bind(config.target))?;
-        let listener = listener.map_err(LabError::io(format!("listen on {}", config.target)))?;
-        let target = listener
-            .local_addr()
-            .map_err(LabError::io("local address"))?;
-        let clock = Clock::start();
-        let stream = config
-            .from
-            .run(|| TcpStream::connect_timeout(&target, CONNECT_LIMIT))?;
-        let stream = stream.map_err(LabError::io(format!("connect to {target}")))?;
-        let connect_time = clock.now().since(Instant::ZERO);
-        let congestion = sockopt::TcpCongestion;
-        setsockopt(&stream, congestion, &config.congestion.into()).map_err(|errno| {
-            LabError::io(format!("congestion control {}", config.congestion))(errno.into())
-        })?;
-        let (accepted, _) = listener.accept().map_err(LabError::io("accept"))?;
-        for end in [&stream, &accepted] {
-            end.set_nonblocking(true)
-                .map_err(LabError::io("non-blocking"))?;
-        }
+        let dial = Dial {
+            from: config.from.clone(),
+            to: config.to.clone(),
+            target: config.target,
+            protocol: Protocol::Tcp,
+        };
+        Self::over(
+            dial.connect()?,
+            End::Dialler,
+            config.congestion,
+            config.verify,
+        )
+    }
+
+    /// Begins to send over a connection that stands, from one of its ends to the other.
+    ///
+    /// # Errors
+    /// The kernel lacks the congestion control.
+    pub fn over(
+        connection: Connection,
+        sender: End,
+        congestion: &str,
+        verify: bool,
+    ) -> Result<Self, LabError> {
+        connection.set_congestion(sender, congestion)?;
+        let Connection {
+            dialled,
+            accepted,
+            protocol,
+            time,
+            listener,
+        } = connection;
+        let (from, to) = match sender {
+            End::Dialler => (dialled, accepted),
+            End::Listener => (accepted, dialled),
+        };
+        let socket = from.try_clone().map_err(LabError::io("second handle"))?;
         let shared = Arc::new(Shared::default());
         let clock = Clock::start();
-        let (for_sender, for_receiver, verify) = (shared.clone(), shared.clone(), config.verify);
-        let sender = std::thread::spawn(move || send_until_stopped(stream, &for_sender));
+        let (for_sender, for_receiver) = (shared.clone(), shared.clone());
+        let sender = std::thread::spawn(move || send_until_stopped(from, protocol, &for_sender));
         let receiver =
-            std::thread::spawn(move || receive_until_end(&accepted, &for_receiver, clock, verify));
+            std::thread::spawn(move || receive_until_end(&to, &for_receiver, clock, verify));
         Ok(Self {
             shared,
             clock,
             sender,
             receiver,
-            connect_time,
+            socket,
+            protocol,
+            _listener: listener,
+            connect_time: time,
         })
+    }
+
+    /// What the kernel says about each path of the sender at this moment; empty when the connection is gone.
+    pub fn paths(&self) -> Vec<Subflow> {
+        paths(&self.socket, self.protocol).unwrap_or_default()
     }
 
     /// Bytes that the receiver has got so far.
@@ -157,9 +215,9 @@ impl BulkFlow {
             .unwrap_or_else(|_| Err(io::Error::other("the sender panicked")));
         let received = self.receiver.join().unwrap_or_default();
         let mut error = received.error;
-        let info = sent.unwrap_or_else(|failure| {
+        let paths = sent.unwrap_or_else(|failure| {
             error = Some(failure);
-            TcpInfo::default()
+            Vec::new()
         });
         let reset = error.as_ref().is_some_and(|error| {
             use io::ErrorKind as Kind;
@@ -173,7 +231,8 @@ impl BulkFlow {
             samples: received.samples,
             stall: received.stall,
             stall_at: received.stall_at,
-            info,
+            info: sum_of(&paths),
+            paths,
             connect_time: self.connect_time,
             reset,
             error: error.map(|error| error.to_string()),
@@ -182,7 +241,21 @@ impl BulkFlow {
     }
 }
 
-fn send_until_stopped(mut stream: TcpStream, shared: &Shared) -> io::Result<TcpInfo> {
+/// The first path's state, with what all of them sent.
+fn sum_of(paths: &[Subflow]) -> TcpInfo {
+    let first = paths.first().map(|path| path.info).unwrap_or_default();
+    TcpInfo {
+        retransmits: paths.iter().map(|path| path.info.retransmits).sum(),
+        bytes_sent: paths.iter().map(|path| path.info.bytes_sent).sum(),
+        ..first
+    }
+}
+
+fn send_until_stopped(
+    mut stream: TcpStream,
+    protocol: Protocol,
+    shared: &Shared,
+) -> io::Result<Vec<Subflow>> {
     let bytes = marker_stream(0, CHUNK + MARKER.len());
     let mut sent = 0_usize;
     while !shared.stop.load(Ordering::Relaxed) {
@@ -195,10 +268,10 @@ fn send_until_stopped(mut stream: TcpStream, shared: &Shared) -> io::Result<TcpI
             Err(error) => return Err(error),
         }
     }
-    let info = info(&stream)?;
+    let paths = paths(&stream, protocol)?;
     stream.shutdown(std::net::Shutdown::Write)?;
     // A closed socket with unread data would send a reset; nothing is ever sent to us, so none is unread.
-    Ok(info)
+    Ok(paths)
 }
 
 /// What the receiver saw.
@@ -275,4 +348,29 @@ impl Received {
 fn wait(stream: &TcpStream, events: PollFlags) {
     let mut fds = [PollFd::new(stream.as_fd(), events)];
     let _ = poll(&mut fds, PollTimeout::from(LOOK_EVERY_MS));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_run_of_empty_samples_is_the_gap() {
+        let ms = Duration::from_millis;
+        let gap = |samples: &[u64], from, to| longest_gap(samples, ms(from), ms(to));
+        assert_eq!(
+            gap(&[0, 0, 0, 5, 0, 0, 7, 0, 8, 9], 0, 100),
+            (ms(40), ms(20))
+        );
+        // A connection that stops for good pauses until the end, and a gap outside of the window does not count.
+        assert_eq!(gap(&[5, 0, 0, 7], 0, 100), (ms(40), ms(60)));
+        assert_eq!(gap(&[5, 0, 0, 7], 0, 40), (ms(10), ms(20)));
+        assert_eq!(gap(&[5, 5, 0, 0], 0, 20), (ms(0), ms(0)));
+    }
+
+    #[test]
+    fn a_connection_that_never_delivers_pauses_all_the_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(longest_gap(&[], ms(0), ms(50)).1, ms(50));
+    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct UdpFlow {
     stop: Arc<AtomicBool>,
+    received: Arc<AtomicU64>,
     sender: JoinHandle<u64>,
     receiver: JoinHandle<UdpReport>,
 }
@@ -99,14 +100,23 @@ impl UdpFlow {
             .map_err(LabError::io(format!("connect {target}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (for_sender, for_receiver) = (stop.clone(), stop.clone());
+        let received = Arc::new(AtomicU64::new(0));
+        let counter = received.clone();
         let (rate, bytes) = (config.rate, config.bytes);
         let sender = std::thread::spawn(move || send(&sender, rate, bytes, &for_sender));
-        let receiver = std::thread::spawn(move || receive(&receiver, bytes, &for_receiver));
+        let receiver =
+            std::thread::spawn(move || receive(&receiver, bytes, &for_receiver, &counter));
         Ok(Self {
             stop,
+            received,
             sender,
             receiver,
         })
+    }
+
+    /// Different datagrams received so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Ends the flow and waits for its last datagrams.
@@ -135,7 +145,7 @@ fn send(socket: &UdpSocket, rate: Rate, bytes: usize, stop: &AtomicBool) -> u64 
     number
 }
 
-fn receive(socket: &UdpSocket, bytes: usize, stop: &AtomicBool) -> UdpReport {
+fn receive(socket: &UdpSocket, bytes: usize, stop: &AtomicBool, received: &AtomicU64) -> UdpReport {
     let mut report = UdpReport::default();
     let mut seen: Vec<bool> = Vec::new();
     let clock = Clock::start();
@@ -168,6 +178,7 @@ fn receive(socket: &UdpSocket, bytes: usize, stop: &AtomicBool) -> UdpReport {
             report.duplicates += 1;
         } else {
             report.received += 1;
+            received.store(report.received, Ordering::Relaxed);
         }
     }
 }

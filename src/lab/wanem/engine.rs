@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::command::{Command, WanConfig};
 use super::frame::Frame;
+use super::lateness::Lateness;
 use super::read_line;
 use crate::base::Instant;
 use crate::sim::impairment::{Counters, Impairment, SpecError};
@@ -61,6 +62,7 @@ pub struct Engine {
     busy_until: Instant,
     last_moved: Instant,
     turns: u64,
+    lateness: Lateness,
 }
 
 /// How standard input stands.
@@ -115,6 +117,7 @@ impl Engine {
             busy_until: Instant::ZERO,
             last_moved: Instant::ZERO,
             turns: 0,
+            lateness: Lateness::new(),
         })
     }
 
@@ -169,8 +172,7 @@ impl Engine {
         let mut next = Instant::FAR;
         for wan in &mut self.wans {
             moved += wan.receive(&mut self.batch, &mut self.spare, self.clock)?;
-            let now = self.clock.now();
-            moved += wan.deliver(&mut self.spare, now);
+            moved += wan.deliver(&mut self.spare, self.clock, &mut self.lateness);
             next = next.min(wan.up.poll_timeout()).min(wan.down.poll_timeout());
         }
         let now = self.clock.now();
@@ -253,7 +255,7 @@ impl Engine {
         "ok".into()
     }
 
-    fn stats(&self) -> Value {
+    fn stats(&mut self) -> Value {
         let wan = |wan: &Wan| {
             json!({
                 "up": counters(&wan.up), "down": counters(&wan.down),
@@ -264,6 +266,7 @@ impl Engine {
             "time_ms": self.clock.now().as_micros() / 1000,
             "turns": self.turns,
             "oversize": self.batch.oversize(),
+            "late_us": self.lateness.take(),
             "wans": self.wans.iter().map(wan).collect::<Vec<_>>(),
         })
     }
@@ -309,18 +312,30 @@ impl Wan {
     }
 
     /// Sends everything that is due.
-    fn deliver(&mut self, spare: &mut Vec<Vec<u8>>, now: Instant) -> usize {
+    fn deliver(
+        &mut self,
+        spare: &mut Vec<Vec<u8>>,
+        clock: Clock,
+        lateness: &mut Lateness,
+    ) -> usize {
+        let now = clock.now();
         let mut total = 0;
         let mut batch: Vec<Frame> = Vec::with_capacity(BATCH_FRAMES);
+        let mut dues = [now; BATCH_FRAMES];
         let sides = [
             (&mut self.up, &self.outside, false),
             (&mut self.down, &self.inside, true),
         ];
         for (model, socket, into) in sides {
             loop {
-                while let Some(mut frame) = model.poll(now) {
+                loop {
+                    let due = model.poll_timeout();
+                    let Some(mut frame) = model.poll(now) else {
+                        break;
+                    };
                     let nat = self.nat.as_mut().filter(|_| into);
                     if nat.is_none_or(|nat| nat.translate_in(frame.ip_mut())) {
+                        dues[batch.len()] = due;
                         batch.push(frame);
                     } else {
                         self.nat_drops += 1;
@@ -332,6 +347,9 @@ impl Wan {
                 let full = batch.len() == BATCH_FRAMES;
                 total += batch.len();
                 self.send_drops += send(socket, &batch);
+                let sent = clock.now();
+                let late = dues[..batch.len()].iter().map(|due| sent.since(*due));
+                late.for_each(|late| lateness.record(late));
                 spare.extend(
                     batch
                         .drain(..)

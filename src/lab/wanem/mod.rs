@@ -12,6 +12,7 @@
 mod command;
 mod engine;
 mod frame;
+mod lateness;
 
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ Commands on standard input, one a line, answered by one line each:
   [WAN] up|down|both KEY=VALUE...   change what is named; WAN counts from 1, without it all WANs change
   [WAN] up|down|both outage         nothing passes until outage=off
   [WAN] rebind                      the NAT forgets its mappings
-  stats                             counters as one line of JSON
+  stats                             counters as one line of JSON; late_us: how late frames left since the last stats
   quit                              end
 ";
 

@@ -7,8 +7,10 @@
 //! Never decides which routes there should be, never runs another program.
 
 mod address;
+mod connections;
 mod ethtool;
 mod link;
+mod mptcp;
 mod neighbour;
 mod netlink;
 mod route;
@@ -22,8 +24,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 pub use address::Address;
+pub use connections::{TcpConnection, tcp_connections};
 pub use ethtool::Feature;
 pub use link::Interface;
+pub use mptcp::{MPTCP_SUBFLOWS_MAX, Mptcp};
 pub use neighbour::Mac;
 pub use route::{Route, TABLE_MAIN};
 pub use rule::Rule;

@@ -1,8 +1,9 @@
-//! A small NETLINK_ROUTE client: one request, one answer, in the thread's network namespace.
+//! A small netlink client: one request, one answer, in the thread's network namespace. Nearly always of
+//! NETLINK_ROUTE; the generic and the socket-listing families speak the same way.
 //!
 //! ```text
 //!   nlmsghdr (16): length u32 | type u16 | flags u16 | sequence u32 | port u32
-//!   fixed header of the message type (ifinfomsg, ifaddrmsg, rtmsg, fib_rule_hdr)
+//!   fixed header of the message type (ifinfomsg, ifaddrmsg, rtmsg, fib_rule_hdr, genlmsghdr, inet_diag_req_v2)
 //!   attributes: length u16 | type u16 | value, each padded to 4 bytes
 //! ```
 //!
@@ -94,11 +95,16 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the calling thread's network namespace and stays there.
+    /// Opens a socket for interfaces, addresses and routes in the calling thread's network namespace; it stays there.
     pub(super) fn open() -> io::Result<Self> {
+        Self::open_protocol(libc::NETLINK_ROUTE)
+    }
+
+    /// The same for another part of the kernel (`NETLINK_GENERIC`, `NETLINK_SOCK_DIAG`).
+    pub(super) fn open_protocol(protocol: libc::c_int) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: socket takes no pointers.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
         check(fd)?;
         // SAFETY: `fd` was just opened by us and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -108,9 +114,18 @@ impl Socket {
     }
 
     /// Sends a change and waits for the kernel's verdict.
-    pub(super) fn change(&mut self, mut message: Message) -> io::Result<()> {
+    pub(super) fn change(&mut self, message: Message) -> io::Result<()> {
+        self.ask(message, |_, _| {})
+    }
+
+    /// Asks for one thing and hands the answer (type, body) to `each`, then waits for the kernel's verdict.
+    pub(super) fn ask(
+        &mut self,
+        mut message: Message,
+        each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
         message.flags |= flag(libc::NLM_F_REQUEST | libc::NLM_F_ACK);
-        self.exchange(&message, |_, _| {})
+        self.exchange(&message, each)
     }
 
     /// Asks for a list and hands each answer (type, body) to `each`.
