@@ -32,6 +32,8 @@ pub(super) struct Entry<T> {
     pub(super) item: Option<T>,
     /// Nobody is asked to report about it soon.
     pub(super) quiet: bool,
+    /// It left while the link was not Up: its fate shows whether the link works, not what it usually loses.
+    pub(super) trial: bool,
 }
 
 /// Ring of [`Entry`] by packet number.
@@ -136,7 +138,8 @@ mod tests {
             let entry = Entry {
                 sent_at: Instant::from_millis(n),
                 bytes: 1,
-                fate: Fate::InFlight,
+                quiet: false,
+                trial: false,
                 item: Some(n),
                 quiet: false,
             };

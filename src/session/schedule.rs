@@ -110,7 +110,8 @@ impl Session {
                 .filter(|l| l.wan == link.wan)
                 .map(|l| l.queued_bytes)
                 .sum();
-            let rate = wan.rate.pacing_rate();
+            // While more is tried than the WAN is known to carry, its packets arrive no sooner than it is known to.
+            let rate = wan.rate.pacing_rate().min(wan.rate.capacity());
             self.candidates.push(Candidate {
                 link: link.id,
                 free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),

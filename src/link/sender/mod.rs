@@ -29,7 +29,7 @@ use super::receiver::low_micros;
 use super::report::{Report, SEEN_NUMBERS, SEEN_WORDS, set_bits, shift};
 use super::rtt::{RTT_INITIAL, Rtt};
 use super::sent::{Entry, Fate, SentLog};
-use super::state::{Liveness, Silence};
+use super::state::{Liveness, Silence, State};
 use crate::base::Instant;
 
 pub use parts::{Outcome, SenderConfig, SenderCounters};
@@ -195,6 +195,7 @@ impl<T: Copy> Sender<T> {
                     fate: Fate::Skipped,
                     item: None,
                     quiet: true,
+                    trial: true,
                 },
                 on,
             );
@@ -206,6 +207,7 @@ impl<T: Copy> Sender<T> {
                 fate: Fate::InFlight,
                 item,
                 quiet: false,
+                trial: self.liveness.state() != State::Up,
             },
             on,
         );
@@ -385,6 +387,7 @@ impl<T: Copy> Sender<T> {
                 break;
             };
             match entry.fate {
+                Fate::Acked if entry.trial => {}
                 Fate::Acked => self.loss.on_packet(false, congested, now),
                 Fate::Lost | Fate::Skipped => {}
                 Fate::InFlight | Fate::Taken => {
@@ -398,7 +401,10 @@ impl<T: Copy> Sender<T> {
                     }
                     self.settle(number, unknown, on);
                     if !unknown && !jumped {
-                        self.loss.on_packet(true, congested, now);
+                        // What an outage swallowed says nothing about the link at other times.
+                        if entry.fate != Fate::Taken && !entry.trial {
+                            self.loss.on_packet(true, congested, now);
+                        }
                         self.liveness.on_loss(now);
                     }
                 }
