@@ -38,6 +38,9 @@ pub const ALL: &[Key] = &[
     key("general.tun_mtu", Both, Restart, "576 to 9000; 1280 at least with IPv6", Is("1400"),
         "Largest inner packet in bytes. Larger ones than a link carries travel in pieces.",
         "TUN device", |c| c.tunnel.mtu.to_string()),
+    key("general.mss_clamp", Both, Live, "\"auto\", \"off\" or 536 to 8960 bytes", Is("\"auto\""),
+        "Greatest segment size that TCP connections from this side's TUN may announce; auto: what tun_mtu holds.",
+        "TUN device", |c| format!("{:?}", c.tunnel.mss_clamp)),
     // [links]
     key("links.source_ips", Client, Restart,
         "a list of addresses of this host, one for each WAN, each once", Is("[]"),

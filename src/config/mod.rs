@@ -35,8 +35,9 @@ pub use prefix::{Prefix, PrefixError};
 pub use reload::{Change, Diff, diff};
 pub use spans::Place;
 pub use values::{
-    Backend, CipherChoice, Config, FecMode, Keys, LinkPlan, Links, LogLevel, Logging, Mode, Peer,
-    Performance, Role, Routing, Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan, WanRole,
+    Backend, CipherChoice, Config, FecMode, Keys, LinkPlan, Links, LogLevel, Logging, Mode,
+    MssClamp, Peer, Performance, Role, Routing, Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan,
+    WanRole,
 };
 
 /// Where a configuration is looked for when none is named, in this order.

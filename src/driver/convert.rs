@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use crate::base::WanId;
-use crate::config::{self, CipherChoice, Config, FecMode, Mode, Peer, Wan, WanRole};
+use crate::config::{self, CipherChoice, Config, FecMode, Mode, MssClamp, Peer, Wan, WanRole};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
-use crate::session::config::{Mode as Striping, SessionConfig, WanConfig, WanRole as SessionRole};
+use crate::session::config::{
+    Mode as Striping, MssMax, SessionConfig, WanConfig, WanRole as SessionRole,
+};
 use crate::sys::Clock;
 
 /// Handshakes a second before clients must prove their address.
@@ -47,6 +49,14 @@ pub fn session(config: &Config) -> SessionConfig {
         loss_weight: performance.loss_weight,
         heartbeat: performance.heartbeat_interval,
         reorder_max: performance.reorder_max,
+        mss_max: match config.tunnel.mss_clamp {
+            MssClamp::Off => None,
+            MssClamp::Auto => Some(MssMax::of_mtu(config.tunnel.mtu)),
+            MssClamp::Bytes(bytes) => Some(MssMax {
+                v4: bytes,
+                v6: bytes,
+            }),
+        },
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Entry<T> {
     pub(super) item: Option<T>,
     /// Nobody is asked to report about it soon.
     pub(super) quiet: bool,
+    /// Longer than what is known to arrive: its loss says nothing of the link.
+    pub(super) probe: bool,
     /// It left while the link was not Up: its fate shows whether the link works, not what it usually loses.
     pub(super) trial: bool,
 }
@@ -138,10 +140,11 @@ mod tests {
             let entry = Entry {
                 sent_at: Instant::from_millis(n),
                 bytes: 1,
-                quiet: false,
-                trial: false,
+                fate: Fate::InFlight,
                 item: Some(n),
                 quiet: false,
+                probe: false,
+                trial: false,
             };
             log.push(entry);
             model.insert(number, n);

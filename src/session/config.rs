@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::{Rate, WanId};
 use crate::fec::protection::Mode as FecMode;
+pub use crate::stream::mss::MssMax;
 pub use crate::wire::message::WanRole;
 
 /// How traffic is spread over the links.
@@ -65,6 +66,8 @@ pub struct SessionConfig {
     pub heartbeat: Duration,
     /// Longest wait for a hole; `None` follows the measured delays.
     pub reorder_max: Option<Duration>,
+    /// Greatest segment size that TCP may announce in frames from our TUN; `None` leaves it alone.
+    pub mss_max: Option<MssMax>,
 }
 
 /// Bytes of IPv4 and UDP header around a datagram: what a rate on the wire counts besides our bytes. IPv6 has 20

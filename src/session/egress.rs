@@ -21,6 +21,7 @@ use crate::fec::encoder::OpenGroup;
 use crate::flow::queue::{FlowQueue, QueueConfig, Verdict};
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
 use crate::stream::ecn::mark_ce;
+use crate::stream::mss;
 use crate::stream::segment;
 use crate::stripe::Scheduler;
 use crate::wire::inner_ip;
@@ -123,6 +124,13 @@ impl Egress {
         }
     }
 
+    /// What is left of a frame that is being cut goes into shorter bodies.
+    pub(super) fn limit_fragments(&mut self, body_bytes_max: usize) {
+        if let Some(cutting) = &mut self.cutting {
+            cutting.rest.limit(body_bytes_max);
+        }
+    }
+
     /// Whether anything waits for room on a link.
     pub(super) fn has_work(&self) -> bool {
         self.cutting.is_some()
@@ -139,13 +147,19 @@ impl Session {
     /// Why it was dropped; counted by the caller.
     pub fn handle_frame(&mut self, frame: &[u8], now: Instant) -> Result<(), DropReason> {
         let packet = frame.get(VIRTIO_BYTES..).ok_or(DropReason::NotIp)?;
-        let hash = crate::flow::hash(&inner_ip::parse(packet)?, self.flow_seed);
+        let ip = inner_ip::parse(packet)?;
+        let hash = crate::flow::hash(&ip, self.flow_seed);
         let bytes = u32::try_from(packet.len()).map_err(|_| DropReason::NotIp)?;
         let stored = self
             .egress
             .frames
             .store(frame)
             .ok_or(DropReason::NoBuffer)?;
+        if let Some(max) = self.config.mss_max
+            && mss::is_syn(&ip)
+        {
+            mss::clamp(self.egress.frames.bytes_mut(&stored), max);
+        }
         self.accepted.0 += 1;
         self.accepted.1 += u64::from(bytes);
         let mut victim = self.egress.queue.enqueue(hash, bytes, stored, now);
@@ -261,8 +275,8 @@ impl Session {
         };
         // Only from here on: the receiver waits for every number that was taken.
         let seq = self.next_lane_seq(lane);
-        if whole > self.body_bytes_max {
-            let rest = fragments(frame.len(), self.body_bytes_max);
+        if whole > self.size.body_bytes {
+            let rest = fragments(frame.len(), self.size.body_bytes);
             self.egress.cutting = Some(Cutting {
                 frame,
                 rest,
@@ -273,7 +287,7 @@ impl Session {
         }
         let mut writer = BodyWriter::new();
         let written = writer.push(
-            &mut self.egress.body[..self.body_bytes_max],
+            &mut self.egress.body[..self.size.body_bytes],
             lane,
             seq,
             self.egress.frames.bytes(&frame),
@@ -298,7 +312,7 @@ impl Session {
                 ref frame, hash, ..
             } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
-                .is_ok_and(|whole| whole + writer.len() <= self.body_bytes_max);
+                .is_ok_and(|whole| whole + writer.len() <= self.size.body_bytes);
             if !fits {
                 self.egress.waiting = Some(taken);
                 return;
@@ -306,7 +320,7 @@ impl Session {
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
             let _ = writer.push(
-                &mut self.egress.body[..self.body_bytes_max],
+                &mut self.egress.body[..self.size.body_bytes],
                 lane,
                 seq,
                 self.egress.frames.bytes(frame),

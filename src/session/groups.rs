@@ -149,7 +149,17 @@ impl Session {
                 let Some((_, _, symbol)) = self.egress.store.get(key) else {
                     continue;
                 };
-                let Some(at) = self.pick(symbol.len(), now) else {
+                let bytes = symbol.len();
+                if self.is_too_long(bytes) {
+                    if !self.has_room(now) {
+                        return;
+                    }
+                    self.egress.resend.pop_front();
+                    self.egress.counts.resent += 1;
+                    self.replace(key, now);
+                    continue;
+                }
+                let Some(at) = self.pick(bytes, now) else {
                     return;
                 };
                 self.commit_to(at, key, false, now);
@@ -172,7 +182,7 @@ impl Session {
     }
 
     /// Ends the open group of a class: its repair symbols are made and committed.
-    fn close_group(&mut self, class: Class, now: Instant) {
+    pub(super) fn close_group(&mut self, class: Class, now: Instant) {
         let GroupParams {
             id: group,
             source_count,
@@ -182,7 +192,7 @@ impl Session {
         let (acked, _) = self.egress.store.acked_sources(group);
         let arrived = matches!(self.config.fec, FecMode::Adaptive { .. })
             && usize::from(acked) == source_count;
-        let repair_count = if planned == 0 || arrived {
+        let repair_count = if planned == 0 || arrived || self.is_too_long(symbol_bytes) {
             0
         } else {
             self.repairs_for(source_count).min(REPAIR_MAX)
@@ -198,6 +208,7 @@ impl Session {
         if let LossVerdict::Resend(missing) = self.egress.store.deficit(group, 0) {
             self.resend_lost(group, missing);
         }
+        self.refresh_size(now);
     }
 
     fn encode_group(&mut self, class: Class, repair_count: usize, symbol_bytes: usize) {

@@ -148,7 +148,7 @@ impl Session {
     }
 
     /// Which links may carry data: active ones that are up; else backups that are up; else whatever is open.
-    fn usable_tier(&self) -> Tier {
+    pub(super) fn usable_tier(&self) -> Tier {
         let role = |link: &Link| self.wans[link.wan.index()].config.role;
         if self
             .links
@@ -172,18 +172,20 @@ impl Session {
         let count = self.links.len();
         (0..count)
             .map(|step| (self.wans[wan].next_link + step) % count)
-            .find(|&index| {
-                let link = &self.links[index];
-                let role = self.wans[wan].config.role;
-                link.wan.index() == wan
-                    && role != WanRole::Off
-                    && self.may_seal(link.id, now)
-                    && match tier {
-                        Tier::Active => link.is_up() && role == WanRole::Active,
-                        Tier::Backup => link.is_up(),
-                        Tier::Any => link.is_open() && link.sender.state() != State::Down,
-                    }
-            })
+            .find(|&index| self.links[index].wan.index() == wan && self.is_usable(index, tier, now))
+    }
+
+    /// Whether a link may carry data.
+    pub(super) fn is_usable(&self, index: usize, tier: Tier, now: Instant) -> bool {
+        let link = &self.links[index];
+        let role = self.wans[link.wan.index()].config.role;
+        role != WanRole::Off
+            && self.may_seal(link.id, now)
+            && match tier {
+                Tier::Active => link.is_up() && role == WanRole::Active,
+                Tier::Backup => link.is_up(),
+                Tier::Any => link.is_open() && link.sender.state() != State::Down,
+            }
     }
 
     /// Median one-way delay of a link above the base of the fastest open link.
@@ -281,7 +283,7 @@ impl Session {
 
     /// Most symbols and longest fill time of a group.
     pub(super) fn group_limits(&self) -> GroupLimits {
-        let symbol = overhead::symbol_bytes_max(self.datagram_bytes_max);
+        let symbol = overhead::symbol_bytes_max(self.size.datagram_bytes);
         let limits = protection::group_limits(self.rate_sum(), symbol, self.peer_hold);
         match self.config.fec {
             FecMode::Fixed { source_count, .. } => GroupLimits {
@@ -356,8 +358,9 @@ impl Session {
     }
 }
 
+/// Which links may carry data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tier {
+pub(super) enum Tier {
     Active,
     Backup,
     Any,

@@ -25,6 +25,8 @@ pub struct LinkPlan {
     pub backup: bool,
     /// Configured ceilings of the WAN, up and down.
     pub rates: [Option<Rate>; 2],
+    /// Longest packet that the devices of its ends take; `None` = any.
+    pub device_mtu: Option<u32>,
 }
 
 impl LinkPlan {
@@ -40,6 +42,7 @@ impl LinkPlan {
             wan,
             backup: false,
             rates: [None; 2],
+            device_mtu: None,
         }
     }
 }
@@ -102,6 +105,7 @@ pub const fn session_config() -> SessionConfig {
         loss_weight: 0.3,
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
+        mss_max: None,
     }
 }
 

@@ -95,6 +95,7 @@ pub fn config() -> SessionConfig {
         loss_weight: 0.3,
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
+        mss_max: None,
     }
 }
 

@@ -5,6 +5,9 @@ mod common;
 mod failover;
 mod links;
 mod loss;
+#[path = "../pair/mod.rs"]
+mod pair;
 mod sessions;
+mod sizes;
 mod storm;
 mod throughput;

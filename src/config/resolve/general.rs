@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::super::context::{Context, Placed};
 use super::super::file::Table;
 use super::super::prefix::Prefix;
-use super::super::values::{Role, TUNNEL6_PREFIX_LEN, Tunnel};
+use super::super::values::{MssClamp, Role, TUNNEL6_PREFIX_LEN, Tunnel};
 use super::{is_plain_name, narrow};
 
 /// The server's address; `None` after a fault.
@@ -69,6 +69,7 @@ pub(super) fn tunnel<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Tunnel
     if v6.is_some() && mtu.value < MTU_MIN_V6 {
         context.fault(&mtu, "is too small for IPv6");
     }
+    let mss_clamp = mss_clamp(context, table);
     let (local, remote, mtu) = (local.value, remote.value, narrow(&mtu));
     Tunnel {
         name: name.value,
@@ -77,7 +78,23 @@ pub(super) fn tunnel<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Tunnel
         prefix_len,
         v6,
         mtu,
+        mss_clamp,
     }
+}
+
+/// From what every host must take (RFC 9293, section 3.7.1) to what the largest TUN carries.
+const MSS_RANGE: std::ops::RangeInclusive<u16> = 536..=8960;
+
+fn mss_clamp<'a>(context: &mut Context<'a>, table: &Table<'a>) -> MssClamp {
+    let Some(found) = context.value::<MssClamp>(table, "mss_clamp") else {
+        return MssClamp::Auto;
+    };
+    if let MssClamp::Bytes(bytes) = found.value
+        && !MSS_RANGE.contains(&bytes)
+    {
+        context.fault(&found, "is out of range");
+    }
+    found.value
 }
 
 fn tunnel_v4<'a>(context: &mut Context<'a>, table: &Table<'a>, name: &str) -> Placed<Ipv4Addr> {

@@ -186,7 +186,8 @@ impl RateControl {
     /// Takes what a link's report says. `slot`: which of the WAN's links, from 0.
     pub fn on_delivery(&mut self, slot: usize, sample: &Delivery, now: Instant) {
         let gap = self.meter.on_delivery(slot, sample);
-        self.sight.update(sample);
+        let calm = self.phase == Phase::Cruise && self.pending.is_none();
+        self.sight.update(sample, calm);
         if gap {
             self.on_gap(now);
         }
