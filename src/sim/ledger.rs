@@ -128,6 +128,18 @@ impl Ledger {
         &self.counts
     }
 
+    /// Segments of the frames from a number on: all, and those that have not come.
+    pub fn since(&self, first: u64) -> (u64, u64) {
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        let frames = self.sent.get(first..).unwrap_or_default();
+        let segments = frames.iter().map(|sent| u64::from(sent.segments)).sum();
+        let came: u64 = frames
+            .iter()
+            .map(|sent| u64::from(sent.arrived.count_ones()))
+            .sum();
+        (segments, segments - came)
+    }
+
     /// Numbers of frames of which a part is missing.
     pub fn missing(&self) -> impl Iterator<Item = u64> + '_ {
         (0_u64..)
@@ -186,5 +198,6 @@ mod tests {
             (1, 1)
         );
         assert_eq!(ledger.missing().collect::<Vec<_>>(), [0]);
+        assert_eq!((ledger.since(0), ledger.since(1)), ((66, 1), (2, 0)));
     }
 }

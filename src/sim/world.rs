@@ -297,8 +297,12 @@ impl World {
             self.drain_client(at);
         }
         // What came out of the TUNs makes hosts answer.
+        let mut offered = false;
         for at in 0..self.flows.len() {
-            self.offer(at);
+            offered |= self.offer(at);
+        }
+        if !offered {
+            return;
         }
         self.drain_server();
         for at in 0..self.nodes.len() {
@@ -332,12 +336,14 @@ impl World {
         self.arrived = arrived;
     }
 
-    /// Frames that a flow's hosts want to send now.
-    fn offer(&mut self, at: usize) {
+    /// Frames that a flow's hosts want to send now; whether there were any.
+    fn offer(&mut self, at: usize) -> bool {
         let now = self.now;
+        let mut offered = false;
         for side in [Side::Client, Side::Server] {
             let mut frame = std::mem::take(&mut self.frame);
             while self.flows[at].flow.poll_frame(side, now, &mut frame) {
+                offered = true;
                 let arrival = packet::read(&frame).expect("hosts write what they can read");
                 let slot = &mut self.flows[at];
                 slot.ledgers[side.index()].on_sent(&arrival);
@@ -351,6 +357,7 @@ impl World {
             }
             self.frame = frame;
         }
+        offered
     }
 
     fn drain_client(&mut self, at: usize) {

@@ -86,7 +86,7 @@ impl Check {
         let values = rows.iter().filter_map(|row| row.get(self.figure));
         let sizes = values.map(|value| if self.at_least { value } else { value.abs() });
         let worst = if self.at_least {
-            sizes.reduce(f64::min)? - 0.04
+            sizes.reduce(f64::min)? - 0.1
         } else {
             let (factor, more) = match self.figure {
                 Figure::Lost | Figure::Timeouts | Figure::Suspicions => (1.5, 2.0),
@@ -94,7 +94,7 @@ impl Check {
                 Figure::Resent => (2.0, 1e-3),
                 Figure::Overhead => (1.1, 0.01),
                 Figure::CapacityError => (1.0, 0.05),
-                _ => (1.25, 2.0), // milliseconds
+                _ => (1.5, 5.0), // milliseconds
             };
             sizes.reduce(f64::max)? * factor + more
         };

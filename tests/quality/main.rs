@@ -6,7 +6,7 @@
 //! ```text
 //! --list      only names        --seeds N   medians over N seeds       -v   what each second was like
 //! --json      one object a line --seed N    begin with this seed       --threads N
-//! --floors    the lines of floors.txt from what was reached
+//! --floors    the lines of floors.txt from what was reached; the table goes to stderr
 //! ```
 //!
 //! The links of T13 and T14 are recorded. Their files are looked for in `CHAINLIGHTNING_TRACES`, else in
@@ -17,6 +17,7 @@ mod cases;
 mod check;
 mod table;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cases::Case;
 use chainlightning::base::Instant;
-use chainlightning::sim::scenario::{Figure, Row, run};
+use chainlightning::sim::scenario::{Figure, Row, Scenario, run};
 use chainlightning::sys::Clock;
 use check::{Floors, Verdict};
 
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
     let is_table = !options.json && !options.floors;
     if options.floors {
         println!("{}", check::FLOORS_HEAD);
+        eprintln!("{}", table::head());
     } else if is_table {
         println!("{}", table::head());
     }
@@ -153,13 +155,14 @@ fn options(words: impl Iterator<Item = String>) -> Result<Options, String> {
 fn run_all(cases: &[Case], options: &Options) -> Vec<Verdict> {
     let next = AtomicUsize::new(0);
     let floors = Floors::read();
+    let known = Known::default();
     let results: Mutex<(Vec<Option<Done>>, Vec<Verdict>)> =
         Mutex::new(((0..cases.len()).map(|_| None).collect(), Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..options.threads.min(cases.len()) {
             scope.spawn(|| {
                 while let Some((at, case)) = take(&next, cases) {
-                    let done = run_case(case, options);
+                    let done = run_case(case, options, &known);
                     let (results, verdicts) = &mut *results.lock().unwrap();
                     results[at] = Some(done);
                     while let Some(done) = results.get_mut(verdicts.len()).and_then(Option::take) {
@@ -178,7 +181,20 @@ fn take<'a>(next: &AtomicUsize, cases: &'a [Case]) -> Option<(usize, &'a Case)> 
     cases.get(at).map(|case| (at, case))
 }
 
-fn run_case(case: &Case, options: &Options) -> Done {
+/// Goodputs of scenarios that several cases compare themselves with, by all that they consist of.
+type Known = Mutex<BTreeMap<String, Option<f64>>>;
+
+fn goodput(scenario: &Scenario, known: &Known) -> Option<f64> {
+    let key = format!("{scenario:?}");
+    if let Some(goodput) = known.lock().unwrap().get(&key) {
+        return *goodput;
+    }
+    let goodput = run(scenario).get(Figure::Goodput);
+    known.lock().unwrap().insert(key, goodput);
+    goodput
+}
+
+fn run_case(case: &Case, options: &Options, known: &Known) -> Done {
     let clock = Clock::start();
     let rows = match &case.scenario {
         Err(reason) => Err(reason.clone()),
@@ -191,7 +207,7 @@ fn run_case(case: &Case, options: &Options) -> Done {
                     let mut row = run(&scenario);
                     let against = against.as_mut().and_then(|against| {
                         against.plan.seed = seed;
-                        run(against).get(Figure::Goodput)
+                        goodput(against, known)
                     });
                     let both = row.get(Figure::Goodput).zip(against);
                     row.set(Figure::Gain, both.map(|(goodput, other)| goodput / other));
@@ -231,16 +247,18 @@ fn print(case: &Case, done: &Done, options: &Options, floors: &Floors) -> Verdic
         Ok(rows) => rows,
     };
     let row = Row::median(rows);
-    if options.floors {
-        println!("{}", check::floors_line(&case.name, &case.checks, rows));
-        return Verdict::Ok;
-    }
     let (verdict, words) = check::judge(&case.name, &case.checks, &row, floors);
     if options.json {
         println!("{}", table::json(case, &row, &words));
         return verdict;
     }
-    println!("{}", table::line(case, rows, &row, &words));
+    let line = table::line(case, rows, &row, &words);
+    if options.floors {
+        println!("{}", check::floors_line(&case.name, &case.checks, rows));
+        eprintln!("{line}");
+        return Verdict::Ok;
+    }
+    println!("{line}");
     if options.verbose {
         println!("{}({:.1} s)", table::story(&row), done.seconds);
     }

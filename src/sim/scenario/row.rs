@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// Goodput as part of what full packets could make of the links' capacity in the steady span. A link that is dead in
-    /// one direction counts for nothing.
+    /// the other direction alone counts.
     Efficiency,
     /// Goodput of all bulk flows in the steady span, Mbit/s.
     Goodput,
@@ -28,9 +28,9 @@ pub enum Figure {
     RiseP99,
     /// Longest time in the watched span in which a bulk flow's receiver got nothing.
     Gap,
-    /// Segments the tunnel lost without a word in the judged direction, over the whole run.
+    /// Segments that the tunnel lost without a word in the judged direction, from the watched span on.
     Lost,
-    /// The same as part of all that were sent.
+    /// The same as part of those sent.
     LossRatio,
     /// Segments that TCPs sent again in the watched span, as part of all that they sent.
     Resent,

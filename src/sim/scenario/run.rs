@@ -29,6 +29,8 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(100);
 /// What is under way gets so long to arrive.
 const REST: Duration = Duration::from_millis(2_500);
+/// What is sent so long before the watched span may still be under way when it begins, nanoseconds.
+const UNDER_WAY: u64 = 300_000_000;
 /// When the believed capacities are compared with the links.
 const CAPACITY_AFTER: Duration = Duration::from_secs(2);
 
@@ -52,6 +54,9 @@ struct Sample {
     tcp: [u64; 3],
     symbols: SymbolCounts,
     suspicions: u64,
+    /// Frames that each flow sent in the judged direction, and segments that the sending end dropped knowingly.
+    sent: Vec<u64>,
+    dropped: u64,
 }
 
 #[derive(Debug)]
@@ -205,6 +210,11 @@ impl<'a> Run<'a> {
             tcp,
             symbols: stats.symbols,
             suspicions: stats.links.iter().map(|link| link.suspicions).sum(),
+            sent: self
+                .flows()
+                .map(|id| self.world.ledger(id, self.from).counts().sent)
+                .collect(),
+            dropped: self.world.known_drops()[self.from.index()],
         });
     }
 
@@ -277,7 +287,7 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    /// Bytes that the links that are alive in both directions can carry in a span; `None` without any bound.
+    /// Bytes that the links can carry in the judged direction in a span; `None` without any bound.
     fn available(&self, from: Instant, to: Instant) -> Option<u64> {
         let mut sum = 0;
         for (at, (start, links)) in self.specs.iter().enumerate() {
@@ -287,9 +297,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             for specs in links {
-                if specs.iter().all(|spec| !spec.outage) {
-                    sum += specs[self.from.index()].bytes_in(start, end)?;
-                }
+                sum += specs[self.from.index()].bytes_in(start, end)?;
             }
         }
         Some(sum)
@@ -402,9 +410,30 @@ impl<'a> Run<'a> {
             Figure::Disorder,
             share(counts.out_of_order, counts.delivered),
         );
-        let lost = self.world.lost_inside()[self.from.index()];
+        self.set_lost(row);
+    }
+
+    /// What was sent since a little before the watched span and did not come, but for known drops.
+    fn set_lost(&mut self, row: &mut Row) {
+        let (from, to) = self.span(self.scenario.watched);
+        let before = Instant::from_nanos(from.as_nanos().saturating_sub(UNDER_WAY));
+        let since = self.samples((before, to))[0];
+        let (mut sent, mut missing) = (0, 0);
+        for (id, first) in self.flows().zip(&since.sent) {
+            let (all, gone) = self.world.ledger(id, self.from).since(*first);
+            sent += all;
+            missing += gone;
+        }
+        let before = since.dropped;
+        let dropped = self.world.known_drops()[self.from.index()] - before;
+        let lost = missing.saturating_sub(dropped);
         row.set(Figure::Lost, Some(number(lost)));
-        row.set(Figure::LossRatio, share(lost, counts.sent_segments));
+        row.set(Figure::LossRatio, share(lost, sent));
+    }
+
+    /// The flows of the scenario, the judged ones first.
+    fn flows(&self) -> impl Iterator<Item = FlowId> {
+        self.bulk.iter().chain(&self.pings).copied()
     }
 
     fn set_links(&self, row: &mut Row) {

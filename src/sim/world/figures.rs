@@ -70,24 +70,32 @@ impl World {
         }
     }
 
-    /// Segments sent from either side of client 0 that did not come out and that the sending end did not drop
-    /// knowingly. Segments under way count, so let them arrive first.
-    pub fn lost_inside(&mut self) -> [u64; 2] {
+    /// Segments that the sending end dropped knowingly, from either side of client 0.
+    pub fn known_drops(&mut self) -> [u64; 2] {
         let now = self.now;
         let outside = [
             self.client(0).stats(now).drops,
             self.server.stats(now).drops,
         ];
         let (near, far) = self.stats(0);
-        let mut lost = [0; 2];
-        for (side, session) in [(Side::Client, near), (Side::Server, far)] {
-            let mut drops = outside[side.index()].clone();
+        let mut known = [0; 2];
+        for (at, session) in [near, far].into_iter().enumerate() {
+            let mut drops = outside[at].clone();
             if let Some(session) = session {
                 drops.merge(&session.drops);
             }
-            let known: u64 = KNOWN_DROPS.iter().map(|reason| drops.get(*reason)).sum();
-            lost[side.index()] = self.counts(side).missing().saturating_sub(known);
+            known[at] = KNOWN_DROPS.iter().map(|reason| drops.get(*reason)).sum();
         }
-        lost
+        known
+    }
+
+    /// Segments sent from either side of client 0 that did not come out and that the sending end did not drop
+    /// knowingly. Segments under way count, so let them arrive first.
+    pub fn lost_inside(&mut self) -> [u64; 2] {
+        let known = self.known_drops();
+        [Side::Client, Side::Server].map(|side| {
+            let missing = self.counts(side).missing();
+            missing.saturating_sub(known[side.index()])
+        })
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct AckSample {
     pub(super) prior_delivered: Option<u64>,
     /// Time in which the difference was delivered.
     pub(super) interval: Duration,
+    /// It was sent while something else than the path was the limit.
+    pub(super) limited: bool,
     /// Its round trip.
     pub(super) rtt: Duration,
     /// In flight before and after.
@@ -87,10 +89,10 @@ pub(super) struct Bbr {
     /// End of the probe for the round trip, once the window is small, and the round that must pass.
     probe_end: Option<Instant>,
     probe_round: u64,
+    /// The window to come back to after a probe or a recovery.
     window_before: f64,
     /// In the first round of a recovery only what was delivered is sent.
     conserving: bool,
-    conserve_until: u64,
     lumps: Lumps,
 }
 
@@ -127,7 +129,6 @@ impl Bbr {
             probe_round: 0,
             window_before: 0.0,
             conserving: false,
-            conserve_until: 0,
             lumps: Lumps {
                 since: Instant::ZERO,
                 acked: 0.0,
@@ -146,6 +147,11 @@ impl Bbr {
     /// Segments that one frame should have at most.
     pub(super) fn frame_segments(&self) -> f64 {
         (self.pace * FRAME_TIME.as_secs_f64()).max(2.0)
+    }
+
+    /// Whether the window is kept small on purpose.
+    pub(super) fn is_probing_rtt(&self) -> bool {
+        self.mode == Mode::RttProbe
     }
 
     /// Largest delivery rate, segments per second.
@@ -194,7 +200,7 @@ impl Bbr {
         if begins {
             self.round_end = ack.delivered;
             self.round += 1;
-            self.conserving &= self.round < self.conserve_until;
+            self.conserving = false;
         }
         begins
     }
@@ -208,6 +214,9 @@ impl Bbr {
             return;
         }
         let rate = segments(ack.delivered - prior) / ack.interval.as_secs_f64();
+        if ack.limited && rate < self.rate() {
+            return;
+        }
         while self.rates.back().is_some_and(|(_, known)| *known <= rate) {
             self.rates.pop_back();
         }
@@ -320,7 +329,7 @@ impl Bbr {
             }
             Some(end) if now > end && self.round > self.probe_round => {
                 self.rtt_min_at = now;
-                self.window = self.window.max(std::mem::take(&mut self.window_before));
+                self.window = self.window.max(self.window_before);
                 if self.is_full() {
                     self.enter_cycle(now);
                 } else {
@@ -365,38 +374,33 @@ impl Bbr {
         }
     }
 
-    /// A recovery begins.
-    pub(super) fn on_recovery(&mut self, pipe: u64) {
-        self.save_window();
+    /// A recovery begins, and with it a round.
+    pub(super) fn on_recovery(&mut self, pipe: u64, delivered: u64) {
+        self.window_before = if self.mode == Mode::RttProbe {
+            self.window_before.max(self.window)
+        } else {
+            self.window
+        };
         self.window = segments(pipe + 1);
         self.conserving = true;
-        self.conserve_until = self.round + 2;
+        self.round_end = delivered;
     }
 
     /// It is over, or was none.
     pub(super) fn on_recovered(&mut self) {
         self.conserving = false;
-        self.window = self.window.max(std::mem::take(&mut self.window_before));
+        self.window = self.window.max(self.window_before);
         if self.mode == Mode::RttProbe {
             self.window = self.window.min(WINDOW_MIN);
         }
     }
 
     /// A retransmission timeout.
-    pub(super) fn on_timeout(&mut self) {
-        self.save_window();
+    pub(super) const fn on_timeout(&mut self) {
+        self.window_before = self.window_before.max(self.window);
         self.window = 1.0;
         self.full_rate = 0.0;
         self.conserving = false;
-    }
-
-    /// The window to come back to.
-    fn save_window(&mut self) {
-        self.window_before = if self.mode == Mode::RttProbe || self.conserving {
-            self.window_before.max(self.window)
-        } else {
-            self.window
-        };
     }
 }
 

@@ -71,11 +71,11 @@ impl Control {
         }
     }
 
-    /// Loss detection found something.
-    pub(super) fn on_recovery(&mut self, pipe: u64) {
+    /// Loss detection found something, with so much in flight and delivered.
+    pub(super) fn on_recovery(&mut self, pipe: u64, delivered: u64) {
         match self {
             Self::Cubic(cubic) => cubic.on_congestion(),
-            Self::Bbr(bbr) => bbr.on_recovery(pipe),
+            Self::Bbr(bbr) => bbr.on_recovery(pipe, delivered),
         }
     }
 
@@ -94,6 +94,7 @@ pub(super) struct Stamp {
     delivered: u64,
     delivered_at: Instant,
     first_sent_at: Instant,
+    limited: bool,
 }
 
 /// Delivery rate samples (draft-cheng-iccrg-delivery-rate-estimation): segments over the longer of the time in which
@@ -103,6 +104,8 @@ pub(super) struct Deliveries {
     so_far: Stamp,
     /// Stamp and send time of the segment sent last of those that this acknowledgement delivered.
     newest: Option<(Instant, Stamp)>,
+    /// Segments are sent as limited until so many have arrived.
+    limited_until: u64,
 }
 
 impl Deliveries {
@@ -115,12 +118,23 @@ impl Deliveries {
         self.so_far
     }
 
+    /// What is in flight now and until it has arrived tells nothing of the path's rate.
+    pub(super) const fn limit(&mut self, pipe: u64) {
+        self.limited_until = self.so_far.delivered + pipe;
+        self.so_far.limited = true;
+    }
+
     /// A segment arrived.
     pub(super) fn on_delivered(&mut self, sent_at: Instant, stamp: Stamp) {
         self.so_far.delivered += 1;
         if self.newest.is_none_or(|(newest, _)| sent_at >= newest) {
             self.newest = Some((sent_at, stamp));
         }
+    }
+
+    /// Segments that arrived so far.
+    pub(super) const fn count(&self) -> u64 {
+        self.so_far.delivered
     }
 
     /// The sample of an acknowledgement of which all segments were told.
@@ -131,6 +145,7 @@ impl Deliveries {
             delivered: self.so_far.delivered,
             prior_delivered: None,
             interval: Duration::ZERO,
+            limited: false,
             rtt: Duration::MAX,
             pipe_before: 0,
             pipe: 0,
@@ -140,6 +155,8 @@ impl Deliveries {
             let acknowledging = now.since(stamp.delivered_at);
             sample.prior_delivered = Some(stamp.delivered);
             sample.interval = sending.max(acknowledging);
+            sample.limited = stamp.limited;
+            self.so_far.limited &= self.so_far.delivered <= self.limited_until;
             self.so_far.first_sent_at = sent_at;
             self.so_far.delivered_at = now;
         }

@@ -171,7 +171,12 @@ impl Sender {
             ..self.deliveries.take(now)
         };
         match &mut self.control {
-            Control::Bbr(bbr) => bbr.on_ack(&sample, now),
+            Control::Bbr(bbr) => {
+                bbr.on_ack(&sample, now);
+                if bbr.is_probing_rtt() {
+                    self.deliveries.limit(self.pipe.max(1));
+                }
+            }
             Control::Cubic(_) if self.recovery_end.is_some() => {
                 self.reduce(delivered, self.acked > before);
             }
@@ -343,7 +348,7 @@ impl Sender {
     fn enter_recovery(&mut self) {
         self.counters.recoveries += 1;
         self.window_before = self.control.window();
-        self.control.on_recovery(self.pipe);
+        self.control.on_recovery(self.pipe, self.deliveries.count());
         self.recovery_end = Some(self.next());
         (self.prr_delivered, self.prr_out) = (0, 0);
         self.undo_left = Some(0);
