@@ -64,6 +64,7 @@ fn bursts_ask_for_more_and_retransmission_for_less() {
 }
 
 /// Cost of `r` repair symbols by trying: bursts are laid out over a long row of groups.
+#[allow(clippy::cast_precision_loss)] // counts are below 256
 fn simulated_cost(rng: &mut Rng, k: usize, r: usize, ratio: f64, burst: f64) -> f64 {
     let (groups, mut bad) = (4_000, false);
     let (mut sum, mut enter) = (0.0, ratio / (burst * (1.0 - ratio)));
