@@ -48,7 +48,7 @@ fn reorder(criterion: &mut Criterion) {
                     for lane in 1..=lanes {
                         now += GAP;
                         let seq = base.wrapping_add(offset);
-                        let refused = buffer.insert(Lane(lane), seq, offset, true, now);
+                        let refused = buffer.insert_since(Lane(lane), seq, offset, true, now, now);
                         released += u32::from(refused.is_err());
                         while buffer.poll(now).is_some() {
                             released += 1;

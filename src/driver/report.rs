@@ -420,6 +420,6 @@ fn reorder(session: &SessionStats) -> ReorderStatus {
         depth_max: u64::from(session.reorder.depth_max),
         skipped: session.reorder.holes_skipped,
         late: session.reorder.late,
-        wait_ms: Percentiles::default(),
+        wait_ms: percentiles(&session.waits),
     }
 }

@@ -16,11 +16,13 @@
 //!
 //! Always the library's high-rate layout (repair first, then sources): it exists for every k and r up to 255
 //! and keeps the locator short, while the low-rate layout marks all unused positions as erased, which needs
-//! the transforms again.
+//! the transforms again. In it a row (a repair symbol) depends on the number of rows only by the power of two
+//! above that number, so a group that was closed can still get further rows.
 //!
 //! Invariant: no allocation once the largest shape was seen ([`Codec::reserve`] shows it one).
 
 use std::fmt;
+use std::ops::Range;
 
 use reed_solomon_simd::engine::{
     DefaultEngine, Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut, tables, utils,
@@ -80,19 +82,30 @@ impl Codec {
         repair_count: usize,
         symbol_bytes: usize,
     ) -> Result<(), CodecError> {
-        check_shape(source_count, repair_count, symbol_bytes)?;
-        self.padded.resize(self.padded.len().max(symbol_bytes), 0);
-        self.encoder
-            .reset(source_count, repair_count, symbol_bytes)
-            .map_err(shape)?;
+        self.reserve_encoder(source_count, repair_count, symbol_bytes)?;
         self.decoder
             .reset(source_count, repair_count, symbol_bytes)
             .map_err(shape)
     }
 
-    /// Computes the repair symbols of a group, each of `symbol_bytes`, and gives them to `emit` with their
-    /// index from 0. Sources come in order, each protected (`[length][body]`) and at most `symbol_bytes` long.
-    /// The repair of a single source is its copy.
+    /// The same for who only encodes.
+    ///
+    /// # Errors
+    /// [`CodecError::Shape`].
+    pub fn reserve_encoder(
+        &mut self,
+        source_count: usize,
+        repair_count: usize,
+        symbol_bytes: usize,
+    ) -> Result<(), CodecError> {
+        check_shape(source_count, repair_count, symbol_bytes)?;
+        self.padded.resize(self.padded.len().max(symbol_bytes), 0);
+        self.encoder
+            .reset(source_count, repair_count, symbol_bytes)
+            .map_err(shape)
+    }
+
+    /// Computes all repair symbols of a group: [`Codec::encode_rows`] of a code that has no others.
     ///
     /// # Errors
     /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
@@ -101,19 +114,42 @@ impl Codec {
         sources: impl ExactSizeIterator<Item = &'a [u8]>,
         repair_count: usize,
         symbol_bytes: usize,
+        emit: impl FnMut(usize, &[u8]),
+    ) -> Result<(), CodecError> {
+        self.encode_rows(sources, repair_count, 0..repair_count, symbol_bytes, emit)
+    }
+
+    /// Computes some of a group's repair symbols, each of `symbol_bytes`, and gives them to `emit` with their
+    /// index. `code_rows` is how many the group may ever have: what a row holds depends on it and not on which rows
+    /// are computed when, so that more of them can follow. Sources come in order, each protected
+    /// (`[length][body]`) and at most `symbol_bytes` long. The repair of a single source is its copy.
+    ///
+    /// # Errors
+    /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
+    pub fn encode_rows<'a>(
+        &mut self,
+        sources: impl ExactSizeIterator<Item = &'a [u8]>,
+        code_rows: usize,
+        rows: Range<usize>,
+        symbol_bytes: usize,
         mut emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
         let source_count = sources.len();
-        check_shape(source_count, repair_count, symbol_bytes)?;
+        check_shape(source_count, code_rows, symbol_bytes)?;
+        if rows.end > code_rows {
+            return Err(CodecError::Shape);
+        }
+        // The library's rows depend on their number only by the power of two that it is rounded up to.
+        let computed = rows.end.max(code_rows.next_power_of_two() / 2 + 1);
         if source_count > 1 {
             self.encoder
-                .reset(source_count, repair_count, symbol_bytes)
+                .reset(source_count, computed, symbol_bytes)
                 .map_err(shape)?;
         }
         for source in sources {
             let source = pad(&mut self.padded, source, symbol_bytes)?;
             if source_count == 1 {
-                (0..repair_count).for_each(|index| emit(index, source));
+                rows.for_each(|index| emit(index, source));
                 return Ok(());
             }
             self.encoder
@@ -121,7 +157,8 @@ impl Codec {
                 .map_err(|_| CodecError::Symbol)?;
         }
         let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
-        for (index, repair) in repairs.recovery_iter().enumerate() {
+        let wanted = repairs.recovery_iter().enumerate();
+        for (index, repair) in wanted.take(rows.end).skip(rows.start) {
             emit(index, repair);
         }
         Ok(())
@@ -308,189 +345,4 @@ impl Engine for DirectLocator {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::Rng;
-
-    type StockDecoder = HighRateDecoder<DefaultEngine>;
-    type StockEncoder = HighRateEncoder<DefaultEngine>;
-
-    fn below(rng: &mut Rng, bound: usize) -> usize {
-        usize::try_from(rng.below(bound as u64)).unwrap()
-    }
-
-    fn random_symbols(rng: &mut Rng, count: usize, bytes: usize) -> Vec<Vec<u8>> {
-        let mut symbol = || {
-            (0..bytes)
-                .map(|_| rng.next_u64().to_le_bytes()[0])
-                .collect()
-        };
-        (0..count).map(|_| symbol()).collect()
-    }
-
-    fn encode(codec: &mut Codec, sources: &[Vec<u8>], r: usize, bytes: usize) -> Vec<Vec<u8>> {
-        let mut repairs = Vec::new();
-        let iter = sources.iter().map(Vec::as_slice);
-        codec
-            .encode(iter, r, bytes, |index, repair| {
-                assert_eq!(index, repairs.len());
-                repairs.push(repair.to_vec());
-            })
-            .unwrap();
-        repairs
-    }
-
-    /// Draws a set of exactly `count` of `0..of`.
-    fn draw(rng: &mut Rng, count: usize, of: usize) -> Vec<bool> {
-        let mut kept = vec![false; of];
-        let mut left = count;
-        while left > 0 {
-            let i = below(rng, of);
-            left -= usize::from(!kept[i]);
-            kept[i] = true;
-        }
-        kept
-    }
-
-    #[test]
-    fn any_k_symbols_recover_as_the_stock_engine_does() {
-        let mut rng = Rng::new(3);
-        let mut codec = Codec::new();
-        for round in 0..3_000 {
-            let k = 1 + below(&mut rng, if round % 50 == 0 { 200 } else { 30 });
-            let r = 1 + below(
-                &mut rng,
-                (255 - k).min(if round % 50 == 0 { 255 } else { 12 }),
-            );
-            let bytes = 2 * (1 + below(&mut rng, 80));
-            let sources = random_symbols(&mut rng, k, bytes);
-            let repairs = encode(&mut codec, &sources, r, bytes);
-            assert_eq!(repairs.len(), r);
-            let kept = draw(&mut rng, k, k + r);
-            let have = |range: std::ops::Range<usize>| range.filter(|i| kept[*i]);
-            let mut recovered = vec![None; k];
-            codec
-                .recover(
-                    k,
-                    r,
-                    bytes,
-                    have(0..k).map(|i| (i, sources[i].as_slice())),
-                    have(k..k + r).map(|i| (i - k, repairs[i - k].as_slice())),
-                    |i, symbol| recovered[i] = Some(symbol.to_vec()),
-                )
-                .unwrap();
-            for i in 0..k {
-                let expected = (!kept[i]).then(|| sources[i].clone());
-                assert_eq!(recovered[i], expected, "{k}+{r} of {bytes}, source {i}");
-            }
-            // The oracle costs two transforms, so it judges every tenth group.
-            if k == 1 || round % 10 != 0 {
-                continue;
-            }
-            let mut stock = StockEncoder::new(k, r, bytes, DefaultEngine::new(), None).unwrap();
-            sources
-                .iter()
-                .for_each(|s| stock.add_original_shard(s).unwrap());
-            assert!(
-                stock
-                    .encode()
-                    .unwrap()
-                    .recovery_iter()
-                    .eq(repairs.iter().map(Vec::as_slice))
-            );
-            let mut stock = StockDecoder::new(k, r, bytes, DefaultEngine::new(), None).unwrap();
-            have(0..k).for_each(|i| stock.add_original_shard(i, &sources[i]).unwrap());
-            have(k..k + r).for_each(|i| stock.add_recovery_shard(i - k, &repairs[i - k]).unwrap());
-            for (i, symbol) in stock.decode().unwrap().restored_original_iter() {
-                assert_eq!(recovered[i].as_deref(), Some(symbol));
-            }
-        }
-    }
-
-    #[test]
-    fn the_locator_equals_the_transform() {
-        let mut rng = Rng::new(5);
-        for _ in 0..40 {
-            let len = 2 + below(&mut rng, LOCATOR_LEN_MAX - 1);
-            let share = rng.unit();
-            let mut direct = Box::new([0; GF_ORDER]);
-            direct[..len].fill_with(|| u16::from(rng.chance(share)));
-            let mut stock = direct.clone();
-            DirectLocator::eval_poly(&mut direct, len);
-            utils::eval_poly(&mut stock, len);
-            for i in 0..len {
-                assert_eq!(
-                    direct[i] % GF_MODULUS,
-                    stock[i] % GF_MODULUS,
-                    "position {i} of {len}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn short_symbols_are_padded_with_zeros() {
-        let mut codec = Codec::new();
-        let sources = [vec![1; 40], vec![2; 7], vec![3; 1]];
-        let repairs = encode(&mut codec, &sources, 2, 40);
-        let mut recovered = Vec::new();
-        let source = std::iter::once((0, sources[0].as_slice()));
-        let repair = repairs.iter().map(Vec::as_slice).enumerate();
-        codec
-            .recover(3, 2, 40, source, repair, |i, symbol| {
-                recovered.push((i, symbol.to_vec()));
-            })
-            .unwrap();
-        for (i, symbol) in recovered {
-            let (body, padding) = symbol.split_at(sources[i].len());
-            assert!(body == sources[i] && padding.iter().all(|b| *b == 0));
-        }
-    }
-
-    #[test]
-    fn impossible_shapes_and_foreign_symbols_are_refused() {
-        let mut codec = Codec::new();
-        let symbol = [0_u8; 8];
-        let none = || std::iter::empty::<(usize, &[u8])>();
-        for (k, r, bytes) in [
-            (0, 1, 8),
-            (1, 0, 8),
-            (254, 2, 8),
-            (2, 2, 0),
-            (2, 2, 7),
-            (usize::MAX, 9, 8),
-        ] {
-            let outcome = codec.recover(k, r, bytes, none(), none(), |_, _| {});
-            assert_eq!(outcome, Err(CodecError::Shape), "{k}+{r}");
-        }
-        assert_eq!(
-            codec.recover(2, 2, 8, none(), none(), |_, _| {}),
-            Err(CodecError::TooFew)
-        );
-        assert_eq!(
-            codec.recover(1, 2, 8, none(), none(), |_, _| {}),
-            Err(CodecError::TooFew)
-        );
-        for (index, bytes) in [(2, 8), (0, 9)] {
-            let long = [0_u8; 9];
-            let one = std::iter::once((index, &long[..bytes]));
-            let outcome = codec.recover(2, 2, 8, one, none(), |_, _| {});
-            assert_eq!(outcome, Err(CodecError::Symbol));
-        }
-        let twice = [(0, &symbol[..]), (0, &symbol[..])];
-        let outcome = codec.recover(3, 2, 8, none(), twice.into_iter(), |_, _| {});
-        assert_eq!(outcome, Err(CodecError::Symbol));
-        // A refused group leaves no trace in the next one.
-        let sources = random_symbols(&mut Rng::new(1), 3, 8);
-        let repairs = encode(&mut codec, &sources, 1, 8);
-        let mut recovered = None;
-        let kept = (1..3).map(|i| (i, sources[i].as_slice()));
-        let repair = std::iter::once((0, repairs[0].as_slice()));
-        codec
-            .recover(3, 1, 8, kept, repair, |i, s| {
-                recovered = Some((i, s.to_vec()))
-            })
-            .unwrap();
-        assert_eq!(recovered, Some((0, sources[0].clone())));
-    }
-}
+mod tests;

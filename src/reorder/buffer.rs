@@ -16,7 +16,7 @@
 //! Rules, in order:
 //! 1. `next` is there and ready: release it.
 //! 2. `next` is there and not ready: release it as it is when its own hold time has passed.
-//! 3. `next` is missing: skip the hole when the first item that arrived behind it has been held for the hold time,
+//! 3. `next` is missing: skip the hole when the first item that arrived behind it has waited for the hold time,
 //!    or when the lane spans more than the window, or when the caller gives up.
 //! 4. An item whose place was skipped is late and released at once: to the inner TCP a late packet is far better
 //!    than none. One whose place was released is a duplicate and refused.
@@ -78,18 +78,19 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// Puts an item in; `ready` is false while parts of it are missing. Poll afterwards.
+    /// Puts an item in; `ready` is false while parts are missing. Its hold time counts from `since`: when it would have
+    /// come by the fastest way, because what it waits for left before it did. Poll afterwards.
     ///
     /// # Errors
-    /// The item comes back with [`DropReason::DuplicateFrame`] when it is held, was released, or is so old that
-    /// nobody knows, with [`DropReason::ReorderFull`] when there is no room, and with [`DropReason::BadFrame`] when
-    /// there is no such lane.
-    pub fn insert(
+    /// The item comes back with [`DropReason::DuplicateFrame`] when it is held, was released, or is so old that nobody
+    /// knows, with [`DropReason::ReorderFull`] without room, with [`DropReason::BadFrame`] when there is no such lane.
+    pub fn insert_since(
         &mut self,
         lane: Lane,
         seq: u32,
         item: T,
         ready: bool,
+        since: Instant,
         now: Instant,
     ) -> Result<(), (DropReason, T)> {
         if let Err(reason) = self.make_place(lane, seq) {
@@ -114,7 +115,7 @@ impl<T> Buffer<T> {
         };
         let late = passed && lane != Lane::UNORDERED;
         let entry = self.slab.get_mut(index);
-        (entry.ready, entry.late) = (ready, late);
+        (entry.ready, entry.late, entry.since) = (ready, late, since.min(now));
         let slot = if passed && ready {
             Slot::Released
         } else {
@@ -327,10 +328,8 @@ impl<T> Buffer<T> {
 
     /// Counts the sequences in front of `target` as lost, with nothing held ahead.
     fn skip_to(&mut self, lane: Lane, target: u32) {
-        debug_assert!(
-            self.lanes[lane.index()].ahead.is_empty(),
-            "held items are not skipped"
-        );
+        let state = &self.lanes[lane.index()];
+        debug_assert!(state.ahead.is_empty(), "held items are not skipped");
         let next = self.lanes[lane.index()].next;
         let count = target.wrapping_sub(next);
         if lane != Lane::UNORDERED {
@@ -394,7 +393,7 @@ impl<T> Buffer<T> {
             .held(lane, state.next)
             .map(|index| self.slab.get(index));
         let releasable = head.is_some_and(|entry| entry.ready || forced);
-        let due = |entry: &Entry<T>| entry.arrived + self.hold;
+        let due = |entry: &Entry<T>| entry.since + self.hold;
         let first = |list: List| (list.head != NIL).then(|| due(self.slab.get(list.head)));
         let in_order = if releasable {
             None
@@ -440,7 +439,7 @@ impl<T> Buffer<T> {
     /// Lets go of what is due in one lane: unready items aside, one hole, or the unready item that is next.
     fn expire(&mut self, lane: Lane, now: Instant) {
         let is_due =
-            |slab: &Slab<T>, index: u16, hold: Duration| slab.get(index).arrived + hold <= now;
+            |slab: &Slab<T>, index: u16, hold: Duration| slab.get(index).since + hold <= now;
         loop {
             let first = self.lanes[lane.index()].aside.head;
             if first == NIL || !is_due(&self.slab, first, self.hold) {

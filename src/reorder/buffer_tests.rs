@@ -26,6 +26,20 @@ fn seqs(buffer: &mut Buffer<u32>, now: Instant) -> Vec<u32> {
     drained(buffer, now).into_iter().map(|r| r.0).collect()
 }
 
+impl<T> Buffer<T> {
+    /// Puts in what began to wait when it came.
+    pub(super) fn insert(
+        &mut self,
+        lane: Lane,
+        seq: u32,
+        item: T,
+        ready: bool,
+        now: Instant,
+    ) -> Result<(), (DropReason, T)> {
+        self.insert_since(lane, seq, item, ready, now, now)
+    }
+}
+
 #[test]
 fn items_in_order_leave_at_once() {
     let mut b = buffer();
@@ -234,4 +248,21 @@ fn truncated_sequences_expand_to_the_nearest() {
     ] {
         assert_eq!(b.expand(LANE, seq & 0x00ff_ffff), seq, "{seq:x}");
     }
+}
+
+#[test]
+fn what_came_by_a_slow_way_has_waited_for_part_of_its_time_already() {
+    let mut b = buffer();
+    b.set_hold(Duration::from_millis(20));
+    b.insert_since(LANE, 1, 1, true, ms(10), ms(25)).unwrap();
+    assert_eq!(b.poll_timeout(), ms(30));
+    assert!(b.poll(ms(29)).is_none());
+    let released = b.poll(ms(30)).unwrap();
+    assert_eq!(
+        (released.item, released.held),
+        (1, Duration::from_millis(5))
+    );
+    // A time to come is no time to wait from.
+    b.insert_since(LANE, 3, 3, true, ms(99), ms(40)).unwrap();
+    assert_eq!(b.poll_timeout(), ms(60));
 }

@@ -1,9 +1,10 @@
 //! How long to wait for a missing frame.
 //!
 //! ```text
-//! hold = spread + guard                                   links only differ in delay
-//!      + max(FEC fill time, RTT + report interval + 5 ms) while a repair of the hole may be under way
+//! hold = spread + guard                              links only differ in delay
+//!      + max(FEC fill time, round) + round           a repair of the hole may be under way, and be lost itself
 //!      or silent-link timeout + fastest delay + 10 ms     when a link went silent with frames in flight
+//! round = RTT + report interval + 5 ms
 //! ```
 //!
 //! Longer than the real spread costs delay only where something is lost; shorter costs retransmissions of the
@@ -48,8 +49,10 @@ pub fn hold_time(inputs: &HoldInputs) -> Duration {
     let retransmit = inputs
         .retransmit
         .map(|r| r.rtt_min + r.report_interval + RETRANSMIT_GUARD);
-    // Both start at the same moment, and the slower one must still come in time when the other one fails.
-    let repair = inputs.fill_time_max.max(retransmit).unwrap_or_default();
+    // Repair symbols and the first round start at the same moment, and the slower one must still come in time when the
+    // other one fails. A second round is rare, and to wait for it is cheaper than what the inner TCP does about a loss.
+    let repair =
+        inputs.fill_time_max.max(retransmit).unwrap_or_default() + retransmit.unwrap_or_default();
     let usual = inputs.delay_spread + HOLD_MIN + repair;
     let silent = inputs
         .silent_link
@@ -95,7 +98,7 @@ mod tests {
             rtt_min: ms(20),
             report_interval: ms(5),
         });
-        assert_eq!(hold_time(&inputs), ms(57));
+        assert_eq!(hold_time(&inputs), ms(87));
     }
 
     #[test]

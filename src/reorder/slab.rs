@@ -13,6 +13,8 @@ pub(super) struct Entry<T> {
     /// `None` in free entries.
     pub(super) item: Option<T>,
     pub(super) arrived: Instant,
+    /// From when the hold time counts.
+    pub(super) since: Instant,
     pub(super) seq: u32,
     pub(super) lane: Lane,
     pub(super) ready: bool,
@@ -78,6 +80,7 @@ impl<T> Slab<T> {
         let entry = Entry {
             item,
             arrived,
+            since: arrived,
             seq,
             lane,
             ready,

@@ -13,11 +13,14 @@
 use std::collections::VecDeque;
 
 use super::Session;
-use super::symbols::{SymbolKey, SymbolStore};
-use crate::base::id::LANES;
-use crate::base::{DropReason, Frame, FrameStore, Instant, Lane, Rate};
+use super::groups::GroupShape;
+use super::symbols::{GROUPS, SymbolKey, SymbolStore};
+use crate::base::id::{LANES, LINKS_MAX};
+use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane, Rate};
 use crate::fec::codec::Codec;
 use crate::fec::encoder::OpenGroup;
+use crate::fec::protection::{Mode as FecMode, Protection};
+use crate::fec::{self, GROUP_SYMBOLS_MAX};
 use crate::flow::queue::{FlowQueue, QueueConfig, Verdict};
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
 use crate::stream::ecn::mark_ce;
@@ -37,8 +40,10 @@ pub(super) const RESEND_MAX: usize = 8_192;
 pub(super) const SMALL_BODY_BYTES: usize = 256;
 /// Rate up to which a flow is sparse: its packets go ahead of committed ones.
 const SPARSE_RATE: Rate = Rate::from_mbps(1);
-/// Largest repair symbols a group may have.
+/// Most repair symbols computed at once.
 pub const REPAIR_MAX: usize = 96;
+/// Group shape that the codec's memory is prepared for; larger ones allocate once.
+const PREPARED: (usize, usize) = (128, 64);
 
 /// Which open group a symbol joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,15 @@ pub struct Egress {
     pub(super) planned: [usize; 2],
     pub(super) codec: Codec,
     pub(super) repairs: Vec<u8>,
+    /// How much repair a group gets.
+    pub(super) protection: Protection,
+    /// Sources of the open groups on each WAN.
+    pub(super) spread: [[u8; LINKS_MAX]; 2],
+    /// Groups to mend: empty between two calls.
+    pub(super) late: Vec<GroupId>,
+    /// The late group whose new repair symbols lie in `repairs`, and room for its sources' keys.
+    pub(super) mended: GroupShape,
+    pub(super) sources: Vec<SymbolKey>,
     pub(super) resend: VecDeque<SymbolKey>,
     pub(super) scheduler: Scheduler,
     pub(super) body: Vec<u8>,
@@ -104,8 +118,14 @@ pub struct SymbolCounts {
 }
 
 impl Egress {
-    pub(super) fn new(scheduler: Scheduler, body_bytes_max: usize) -> Self {
+    /// # Panics
+    /// Never: the prepared shape is valid.
+    pub(super) fn new(scheduler: Scheduler, fec: FecMode, body_bytes_max: usize) -> Self {
         let symbol_bytes = body_bytes_max + SYMBOL_LENGTH_BYTES;
+        let mut codec = Codec::new();
+        codec
+            .reserve_encoder(PREPARED.0, PREPARED.1, fec::symbol_bytes(body_bytes_max))
+            .expect("the prepared shape is valid");
         Self {
             frames: FrameStore::default(),
             queue: FlowQueue::new(QueueConfig::default()),
@@ -115,8 +135,13 @@ impl Egress {
             store: SymbolStore::new(symbol_bytes, SYMBOLS),
             open: [OpenGroup::new(), OpenGroup::new()],
             planned: [0; 2],
-            codec: Codec::new(),
+            codec,
             repairs: vec![0; REPAIR_MAX * symbol_bytes],
+            protection: Protection::new(fec),
+            spread: [[0; LINKS_MAX]; 2],
+            late: Vec::with_capacity(GROUPS),
+            mended: GroupShape::default(),
+            sources: Vec::with_capacity(GROUP_SYMBOLS_MAX),
             resend: VecDeque::with_capacity(RESEND_MAX),
             scheduler,
             body: vec![0; body_bytes_max],

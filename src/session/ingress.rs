@@ -16,14 +16,13 @@ use std::time::Duration;
 use super::epochs::NUMBER_GAP;
 use super::link::{Link, Opening};
 use super::path::Origin;
-use super::symbols::LossVerdict;
 use super::{Session, sender_config};
 use crate::base::id::LANES;
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, GroupId, Instant, Lane, LinkId};
 use crate::fec::decoder::{Decoder, GROUP_WINDOW};
 use crate::link::owd::base_difference;
 use crate::link::receiver::low_micros;
-use crate::link::{Outcome, Sender};
+use crate::link::{History, Sender};
 use crate::reorder::{self, hold};
 use crate::stream::assembler::{Assembler, PartialId, Progress};
 use crate::stream::segment;
@@ -64,6 +63,8 @@ pub struct Ingress {
     pub(super) delivered: (u64, u64),
     /// When the hold time is computed next.
     hold_at: Instant,
+    /// How long frames waited for their turn.
+    pub(super) waits: History,
 }
 
 impl Ingress {
@@ -78,6 +79,7 @@ impl Ingress {
             newest_seq: [0; LANES],
             delivered: (0, 0),
             hold_at: now,
+            waits: History::new(now),
         }
     }
 }
@@ -136,7 +138,7 @@ impl Session {
             let message = message?;
             alone |= matches!(message, Message::Heartbeat);
             told |= !alone && matches!(message, Message::Report(_));
-            self.handle_message(id, &message, now)?;
+            self.handle_message(id, &message, sent_us, now)?;
         }
         if told {
             self.told_at = self.told_at.max(now - self.lateness(sent_us, now));
@@ -155,6 +157,7 @@ impl Session {
         &mut self,
         id: LinkId,
         message: &Message<'_>,
+        sent_us: u32,
         now: Instant,
     ) -> Result<(), DropReason> {
         let is_symbol = matches!(message, Message::Symbol(..) | Message::Repair(..));
@@ -168,7 +171,9 @@ impl Session {
                 self.ingress
                     .decoder
                     .on_source(header.group, header.index, body, keep, now)?;
-                let delivered = self.deliver_body(body, now);
+                // As if it had come by the fastest link: what waits behind a hole waits from when it was sent.
+                let since = now - self.lateness(sent_us, now);
+                let delivered = self.deliver_body(body, since, now);
                 self.deliver_recovered(now);
                 delivered
             }
@@ -287,14 +292,20 @@ impl Session {
             let bytes = recovered.body.len();
             self.recovered_body[..bytes].copy_from_slice(recovered.body);
             let body = std::mem::take(&mut self.recovered_body);
-            if let Err(reason) = self.deliver_body(&body[..bytes], now) {
+            if let Err(reason) = self.deliver_body(&body[..bytes], now, now) {
                 self.drops.count(reason);
             }
             self.recovered_body = body;
         }
     }
 
-    fn deliver_body(&mut self, body: &[u8], now: Instant) -> Result<(), DropReason> {
+    /// Takes a body apart; `since`: when its frames begin to wait for those before them.
+    fn deliver_body(
+        &mut self,
+        body: &[u8],
+        since: Instant,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         for piece in pieces(body) {
             match piece? {
                 Piece::Whole {
@@ -312,7 +323,7 @@ impl Session {
                     virtio.emit(out);
                     out[VIRTIO_BYTES..].copy_from_slice(packet);
                     // Refused headers still take their place in the lane, or their hole would be waited for.
-                    self.insert(lane, seq, Item::Whole(frame), now);
+                    self.insert((lane, seq), Item::Whole(frame), since, now);
                 }
                 Piece::Fragment {
                     lane,
@@ -321,7 +332,9 @@ impl Session {
                     offset,
                     bytes,
                 } => {
-                    self.insert_fragment(lane, seq, frame_bytes, offset, bytes, now)?;
+                    let place = (lane, seq);
+                    let (whole, part) = (frame_bytes, (offset, bytes));
+                    self.insert_fragment(place, whole, part, since, now)?;
                 }
             }
         }
@@ -330,11 +343,10 @@ impl Session {
 
     fn insert_fragment(
         &mut self,
-        lane: Lane,
-        seq: u32,
+        (lane, seq): (Lane, u32),
         frame_bytes: usize,
-        offset: usize,
-        bytes: &[u8],
+        (offset, bytes): (usize, &[u8]),
+        since: Instant,
         now: Instant,
     ) -> Result<(), DropReason> {
         if frame_bytes > FRAME_BYTES_MAX {
@@ -347,7 +359,7 @@ impl Session {
             ..
         } = &mut self.ingress;
         match assembler.insert(frames, lane, seq, frame_bytes, offset, bytes)? {
-            Progress::Started(id) => self.insert(lane, seq, Item::Partial(id), now),
+            Progress::Started(id) => self.insert((lane, seq), Item::Partial(id), since, now),
             Progress::More(_) => {}
             Progress::Complete(frame) => {
                 let seq = reorder.expand(lane, seq);
@@ -356,21 +368,22 @@ impl Session {
                     let _ = reorder.mark_ready(lane, seq);
                 } else {
                     // The lane gave its partial form up, or the frame has one fragment only.
-                    self.insert(lane, seq, Item::Whole(frame), now);
+                    self.insert((lane, seq), Item::Whole(frame), since, now);
                 }
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, lane: Lane, seq: u32, item: Item, now: Instant) {
+    fn insert(&mut self, (lane, seq): (Lane, u32), item: Item, since: Instant, now: Instant) {
         let ready = matches!(item, Item::Whole(_));
         let seq = self.ingress.reorder.expand(lane, seq);
         if !self.check_sequence(lane, seq, now) {
             self.drops.count(DropReason::ControlLimited);
             return self.discard(item);
         }
-        if let Err((reason, item)) = self.ingress.reorder.insert(lane, seq, item, ready, now) {
+        let Ingress { reorder, .. } = &mut self.ingress;
+        if let Err((reason, item)) = reorder.insert_since(lane, seq, item, ready, since, now) {
             self.drops.count(reason);
             self.discard(item);
         }
@@ -390,13 +403,17 @@ impl Session {
         loop {
             let frame = match self.ingress.rescued.pop_front() {
                 Some(frame) => frame,
-                None => match self.ingress.reorder.poll(now)?.item {
-                    Item::Whole(frame) => frame,
-                    Item::Partial(id) => {
-                        self.rescue(id);
-                        continue;
+                None => {
+                    let released = self.ingress.reorder.poll(now)?;
+                    self.ingress.waits.record(released.held, now);
+                    match released.item {
+                        Item::Whole(frame) => frame,
+                        Item::Partial(id) => {
+                            self.rescue(id);
+                            continue;
+                        }
                     }
-                },
+                }
             };
             if let Some(bytes) = self.hand_out(frame, out) {
                 return Some(bytes);
@@ -461,29 +478,6 @@ impl Session {
         Duration::from_micros(u64::try_from(most).unwrap_or(0))
     }
 
-    /// What became of datagrams we sent.
-    pub(super) fn apply_outcomes(&mut self, id: LinkId) {
-        for at in 0..self.outcomes.len() {
-            match self.outcomes[at] {
-                Outcome::Acked { item: key, .. } => self.egress.store.on_acked(key),
-                Outcome::Lost { item: key, .. } => {
-                    self.links[id.index()].lost_symbols += 1;
-                    let group = self
-                        .egress
-                        .store
-                        .get(key)
-                        .map(|(_, header, _)| header.group);
-                    if let (LossVerdict::Resend(missing), Some(group)) =
-                        (self.egress.store.on_lost(key), group)
-                    {
-                        self.resend_lost(group, missing);
-                    }
-                }
-            }
-        }
-        self.outcomes.clear();
-    }
-
     /// Recomputes the hold time from the delays measured lately.
     pub(super) fn refresh_hold(&mut self, now: Instant) {
         const INTERVAL_MS: u64 = 20;
@@ -493,6 +487,7 @@ impl Session {
         self.ingress.hold_at = now + Duration::from_millis(INTERVAL_MS);
         let inputs = self.hold_inputs(now);
         let mut hold = hold::hold_time(&inputs);
+        self.peer_hold = hold;
         if let Some(max) = self.config.reorder_max {
             hold = hold.min(max);
         }

@@ -21,6 +21,7 @@ pub mod link;
 pub mod overhead;
 pub mod path;
 mod patience;
+mod repair;
 pub mod reports;
 pub mod schedule;
 mod size;
@@ -199,7 +200,11 @@ impl Session {
             told_states: vec![State::Probing; links.len()],
             links,
             wans,
-            egress: Egress::new(Scheduler::new(config.mode.strategy()), body_bytes_max),
+            egress: Egress::new(
+                Scheduler::new(config.mode.strategy()),
+                config.fec,
+                body_bytes_max,
+            ),
             ingress: Ingress::new(body_bytes_max, now),
             reports: Reports::new(now),
             load: Load::new(now),
@@ -253,6 +258,7 @@ impl Session {
         if config.mode != self.config.mode {
             self.egress.scheduler = Scheduler::new(config.mode.strategy());
         }
+        self.egress.protection.set_mode(config.fec);
         for link in &mut self.links {
             link.sender.set_heartbeat(config.heartbeat);
         }

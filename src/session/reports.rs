@@ -185,7 +185,7 @@ impl Session {
             .sender
             .on_report(&report, now, &mut |outcome| outcomes.push(outcome));
         let wan = link.wan;
-        self.apply_outcomes(message.link);
+        self.apply_outcomes(message.link, now);
         self.on_link_state(message.link.index(), before, now);
         if let Some(delivery) = delivery {
             self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);

@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use super::config::{Mode, WanRole};
+use super::egress::Class;
 use super::link::Link;
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{Instant, Rate};
+use crate::fec::GROUP_SYMBOLS_MAX;
 use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
 use crate::link::owd::base_difference;
 use crate::link::{Phase, State};
@@ -17,6 +19,17 @@ use crate::stripe::{Assessment, Candidate, Exponents, Figures, Strategy, assess}
 
 /// Part of the summed rate that copies of sparse symbols may take.
 const COPIES_SHARE_MAX: f64 = 0.02;
+/// Where links lose more than this, sparse symbols are copied up to this load: a lost acknowledgement of a bulk flow
+/// holds up all behind it for a round trip, and the bulk flow with them.
+const COPIES_LOSS_MIN: f64 = 0.000_2;
+const COPIES_LOAD_MAX: f64 = 0.5;
+/// Groups of small symbols are closed early, with one repair symbol more: it costs few bytes, and an acknowledgement
+/// that waits holds up a whole flow.
+const SMALL_FILL_TIME_MAX: Duration = Duration::from_millis(4);
+/// With more than this waiting in the flow queue repair symbols are the first to go, ...
+const BACKLOG_MAX: Duration = Duration::from_millis(50);
+/// ... if no link loses more.
+const BACKLOG_LOSS_MAX: f64 = 0.01;
 /// Time constant of the load.
 const LOAD_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -249,7 +262,6 @@ impl Session {
         self.egress
             .scheduler
             .pick_for_repair(wire, now, load, &self.candidates)
-            // A repair symbol belongs to bytes already sent: it may exceed the committed backlog a little.
             .or_else(|| (0..self.candidates.len()).min_by_key(|&at| self.candidates[at].free_at))
     }
 
@@ -315,18 +327,52 @@ impl Session {
         (losses, self.candidates.len())
     }
 
-    /// Repair symbols for a closed group.
-    pub(super) fn repairs_for(&self, source_count: usize) -> usize {
+    /// Looks from time to time whether the links lose more or less than before.
+    pub(super) fn refresh_protection(&mut self, now: Instant) {
+        if now < self.egress.protection.update_at() {
+            return;
+        }
+        self.refresh_candidates(now);
+        let source_count = self.group_limits().source_count_max;
         let (losses, count) = self.loss_of_links(source_count);
         let feasible = self.retransmit_is_feasible();
-        self.config
-            .fec
-            .repair_count(source_count, &losses[..count], feasible)
+        let protection = &mut self.egress.protection;
+        protection.update(source_count, &losses[..count], feasible, now);
+    }
+
+    /// Repair symbols for a closed group.
+    pub(super) fn repairs_for(&self, class: Class, source_count: usize) -> usize {
+        if self.repair_yields() {
+            return 0;
+        }
+        let count = self.egress.protection.repair_count(source_count);
+        let more = class == Class::Small && matches!(self.config.fec, FecMode::Adaptive { .. });
+        let room = GROUP_SYMBOLS_MAX.saturating_sub(source_count + count);
+        count + usize::from(more && count > 0 && room > 0)
     }
 
     /// Repair symbols that a group opened now will probably get.
     pub(super) fn planned_repairs(&self) -> usize {
-        self.repairs_for(self.group_limits().source_count_max)
+        self.repairs_for(Class::Bulk, self.group_limits().source_count_max)
+    }
+
+    /// Longest time a group of a class stays open.
+    pub(super) fn fill_time_max(&self, class: Class) -> Duration {
+        let usual = self.group_limits().fill_time_max;
+        match class {
+            Class::Bulk => usual,
+            Class::Small => usual.min(SMALL_FILL_TIME_MAX),
+        }
+    }
+
+    /// Whether repair symbols would only make a long queue longer: little is lost, and can be sent again.
+    fn repair_yields(&self) -> bool {
+        let mild =
+            |c: &Candidate| self.links[c.link.index()].sender.loss().ratio < BACKLOG_LOSS_MAX;
+        matches!(self.config.fec, FecMode::Adaptive { .. })
+            && self.egress.queue.bytes() > self.rate_sum().bytes_in(BACKLOG_MAX)
+            && self.candidates.iter().all(mild)
+            && self.retransmit_is_feasible()
     }
 
     /// Whether a lost symbol sent again comes before the receiver stops waiting.
@@ -351,10 +397,18 @@ impl Session {
         if all >= 4096 {
             self.copies_before = (self.egress.counts.duplicate, self.egress.counts.source);
         }
-        // A trickle is always copied; beside bulk traffic the share is bounded.
+        // A trickle is always copied, and what has no repair symbols while there is room; beside bulk traffic the share
+        // is bounded.
         #[allow(clippy::cast_precision_loss)] // counts of one window
         let share = copies as f64 / all.max(1) as f64;
-        self.load.value() < COPIES_SHARE_MAX || share < COPIES_SHARE_MAX
+        let loses =
+            |c: &Candidate| self.links[c.link.index()].sender.loss().ratio > COPIES_LOSS_MIN;
+        let load_max = if self.candidates.iter().any(loses) {
+            COPIES_LOAD_MAX
+        } else {
+            COPIES_SHARE_MAX
+        };
+        self.load.value() < load_max || share < COPIES_SHARE_MAX
     }
 }
 

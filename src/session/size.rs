@@ -16,7 +16,7 @@
 //! Only our sending direction: the peer takes datagrams of any length up to the agreed one.
 
 use super::egress::Class;
-use super::symbols::{LossVerdict, SymbolKey, SymbolKind};
+use super::symbols::{SymbolKey, SymbolKind};
 use super::{Event, Session, overhead};
 use crate::base::{Instant, LinkId};
 use crate::session::config::WIRE_OVERHEAD_BYTES;
@@ -127,13 +127,14 @@ impl Session {
 
     /// Replaces a symbol that has become too long by shorter ones.
     pub(super) fn replace(&mut self, key: SymbolKey, now: Instant) {
-        let Some((kind, header, symbol)) = self.egress.store.get(key) else {
+        let Some((kind, _, symbol)) = self.egress.store.get(key) else {
             return;
         };
         if kind == SymbolKind::Repair {
             // A part of it is of no use: the group does without.
-            if let LossVerdict::Resend(missing) = self.egress.store.on_lost(key) {
-                self.resend_lost(header.group, missing);
+            if let Some(late) = self.egress.store.on_lost(key) {
+                self.egress.late.push(late);
+                self.mend_groups(None, now);
             }
             return;
         }

@@ -29,6 +29,8 @@ pub struct SessionStats {
     pub reorder: reorder::Counters,
     /// How long a hole is waited for.
     pub hold: Duration,
+    /// How long frames waited for their turn lately.
+    pub waits: Percentiles,
     /// Frames and bytes taken from the TUN.
     pub accepted: (u64, u64),
     /// Frames and bytes handed to the TUN.
@@ -141,6 +143,7 @@ impl Session {
             repair_count: self.planned_repairs(),
             reorder: *self.ingress.reorder.counters(),
             hold: self.hold,
+            waits: *self.ingress.waits.refresh(now),
             accepted: self.accepted,
             delivered: self.ingress.delivered,
             rescued_frames: self.rescued_frames,

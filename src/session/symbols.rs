@@ -4,8 +4,11 @@
 //! recover the rest), or until the group is too old to be worth repairing. Keys carry a generation, so a key that
 //! outlives its symbol (in a link's queue, in a log of sent datagrams) finds nothing, never another symbol.
 //!
+//! A group is late when more of its symbols are lost than it has repair symbols: what is under way does not
+//! suffice. How that is mended is `repair`'s affair.
+//!
 //! Invariants: a key with a matching generation has a slot; `GroupRecord::first` starts a list of all symbols of
-//! the group; `lost` counts symbols marked lost and not queued again.
+//! the group; `lost` counts symbols of which every copy that left was lost and none was committed since.
 
 use std::time::Duration;
 
@@ -13,7 +16,7 @@ use crate::base::{GroupId, Instant, Pool, Slot};
 use crate::wire::message::SymbolHeader;
 
 /// Groups that may wait for acknowledgement. At 10 symbols a group and 100 000 symbols/s this is 400 ms.
-const GROUPS: usize = 4096;
+pub const GROUPS: usize = 4096;
 const _: () = assert!(GROUPS.is_power_of_two()); // records are indexed by masking
 
 /// Ends a list of symbols.
@@ -44,6 +47,10 @@ struct Entry {
     bytes: u16,
     acked: bool,
     lost: bool,
+    /// Copies committed to links whose fate is open.
+    copies: u8,
+    /// Of the repair that sent it last; 0 = it was not sent again.
+    round: u8,
     /// Next symbol of the group.
     next: u32,
 }
@@ -55,24 +62,75 @@ struct GroupRecord {
     closed: bool,
     first: u32,
     source_count: u8,
+    /// Repair symbols so far: the index of the next one.
     repair_count: u8,
+    /// Repair symbols that an open group will get.
+    planned: u8,
+    /// Repair symbols the group's code can have.
+    code_rows: u8,
     /// Distinct symbols acknowledged.
     acked: u8,
     acked_sources: u8,
-    /// Distinct symbols lost and not queued again.
+    /// Distinct symbols lost and not committed again.
     lost: u8,
     /// Sources whose content goes by other symbols.
     withdrawn: u8,
+    /// Most rounds of repair that any lost symbol of the group was sent in.
+    rounds: u8,
+    /// Named in the caller's list of late groups.
+    late: bool,
     opened_at: Instant,
 }
 
-/// What a lost symbol asks for.
+impl GroupRecord {
+    const fn new(id: GroupId, live: bool, planned: u8, opened_at: Instant) -> Self {
+        Self {
+            id,
+            live,
+            closed: false,
+            first: NONE,
+            source_count: 0,
+            repair_count: 0,
+            planned,
+            code_rows: 0,
+            acked: 0,
+            acked_sources: 0,
+            lost: 0,
+            withdrawn: 0,
+            rounds: 0,
+            late: false,
+            opened_at,
+        }
+    }
+
+    /// Symbols that the group lacks even if all that is under way arrives.
+    fn deficit(&self) -> u8 {
+        let repair = if self.closed {
+            self.repair_count
+        } else {
+            self.repair_count.max(self.planned)
+        };
+        // What was withdrawn is missing there as well: repair symbols recover it or another one, not both.
+        self.lost
+            .saturating_add(self.withdrawn)
+            .saturating_sub(repair)
+            .min(self.lost)
+    }
+}
+
+/// What a late group needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossVerdict {
-    /// Repair symbols cover it, or nobody needs it.
-    Covered,
-    /// The group cannot be recovered without this many more symbols.
-    Resend(u8),
+pub struct Need {
+    /// Symbols it lacks.
+    pub deficit: u8,
+    /// Which attempt to mend it this is, from 1.
+    pub round: u8,
+    /// When its first source came.
+    pub opened_at: Instant,
+    /// Its sources, when it is closed and the receiver keeps them, so that repair symbols are of use to it.
+    pub source_count: Option<u8>,
+    /// Repair symbols it has, and most it can have.
+    pub rows: (u8, u8),
 }
 
 /// The store. `S` symbols of bounded size, `GROUPS` groups.
@@ -90,19 +148,7 @@ pub struct SymbolStore {
 impl SymbolStore {
     /// Room for `symbols` symbols of at most `symbol_bytes`.
     pub fn new(symbol_bytes: usize, symbols: u32) -> Self {
-        let empty = GroupRecord {
-            id: GroupId(0),
-            live: false,
-            closed: false,
-            first: NONE,
-            source_count: 0,
-            repair_count: 0,
-            acked: 0,
-            acked_sources: 0,
-            lost: 0,
-            withdrawn: 0,
-            opened_at: Instant::ZERO,
-        };
+        let empty = GroupRecord::new(GroupId(0), false, 0, Instant::ZERO);
         Self {
             pool: Pool::new(symbol_bytes, symbols),
             entries: (0..symbols).map(|_| Entry::empty()).collect(),
@@ -112,26 +158,15 @@ impl SymbolStore {
         }
     }
 
-    /// Opens the next group; the group that is in its place, if any is left, is given up.
-    pub fn open_group(&mut self, now: Instant) -> GroupId {
+    /// Opens the next group, which will get `planned` repair symbols (0: the receiver does not keep its sources); the
+    /// group that is in its place, if any is left, is given up.
+    pub fn open_group(&mut self, planned: u8, now: Instant) -> GroupId {
         let id = self.next;
         self.next = id.plus(1);
         if self.groups[record_index(id)].live {
             self.release_group(self.groups[record_index(id)].id);
         }
-        self.groups[record_index(id)] = GroupRecord {
-            id,
-            live: true,
-            closed: false,
-            first: NONE,
-            source_count: 0,
-            repair_count: 0,
-            acked: 0,
-            acked_sources: 0,
-            lost: 0,
-            withdrawn: 0,
-            opened_at: now,
-        };
+        self.groups[record_index(id)] = GroupRecord::new(id, true, planned, now);
         id
     }
 
@@ -159,6 +194,7 @@ impl SymbolStore {
         entry.bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
         entry.acked = false;
         entry.lost = false;
+        (entry.copies, entry.round) = (0, 0);
         entry.next = record.first;
         record.first = index;
         match kind {
@@ -187,19 +223,25 @@ impl SymbolStore {
         self.live(key).is_some_and(|entry| !entry.acked)
     }
 
-    /// Tells the header of the group's last source symbol how many there are.
-    pub fn set_counts(&mut self, key: SymbolKey, source_count: u8, repair_count: u8) {
-        if self.live(key).is_some() {
-            let header = &mut self.entries[key.index as usize].header;
-            header.source_count = source_count;
-            header.repair_count = repair_count;
+    /// A copy was committed to a link; `round` of repair, 0 for what is not sent again.
+    pub fn on_committed(&mut self, key: SymbolKey, round: u8) {
+        let Some(entry) = self.live_mut(key) else {
+            return;
+        };
+        entry.copies = entry.copies.saturating_add(1);
+        entry.round = entry.round.max(round);
+        let (was_lost, group) = (std::mem::take(&mut entry.lost), entry.header.group);
+        if was_lost && let Some(record) = self.record_mut(group) {
+            record.lost -= 1;
         }
     }
 
-    /// The group gets no more sources. Frees it when all of them were acknowledged.
-    pub fn close_group(&mut self, group: GroupId) {
+    /// The group gets no more sources, and at most `code_rows` repair symbols in all. Frees it when all of its
+    /// sources were acknowledged.
+    pub fn close_group(&mut self, group: GroupId, code_rows: u8) {
         if let Some(record) = self.record_mut(group) {
             record.closed = true;
+            record.code_rows = code_rows;
         }
         self.release_if_resolved(group);
     }
@@ -223,6 +265,7 @@ impl SymbolStore {
             return;
         }
         entry.acked = true;
+        entry.copies = 0;
         let was_lost = std::mem::take(&mut entry.lost);
         let (group, kind) = (entry.header.group, entry.kind);
         if let Some(record) = self.record_mut(group) {
@@ -233,20 +276,19 @@ impl SymbolStore {
         self.release_if_resolved(group);
     }
 
-    /// A copy was lost.
-    pub fn on_lost(&mut self, key: SymbolKey) -> LossVerdict {
-        let Some(entry) = self.live_mut(key) else {
-            return LossVerdict::Covered;
-        };
-        if entry.acked || entry.lost {
-            return LossVerdict::Covered;
+    /// A copy was lost. The group when that makes it late and the caller has not been told yet.
+    pub fn on_lost(&mut self, key: SymbolKey) -> Option<GroupId> {
+        let entry = self.live_mut(key)?;
+        entry.copies = entry.copies.saturating_sub(1);
+        if entry.acked || entry.lost || entry.copies > 0 {
+            return None;
         }
         entry.lost = true;
-        let group = entry.header.group;
-        if let Some(record) = self.record_mut(group) {
-            record.lost += 1;
-        }
-        self.deficit(group, 0)
+        let (group, round) = (entry.header.group, entry.round);
+        let record = self.record_mut(group)?;
+        record.lost += 1;
+        record.rounds = record.rounds.max(round);
+        self.note_late(group)
     }
 
     /// A source's content goes by other symbols: it is not sent again, and its group is done without it.
@@ -266,45 +308,59 @@ impl SymbolStore {
         self.release_if_resolved(group);
     }
 
-    /// How many symbols the group lacks, given `planned` repair symbols that are still to come.
-    pub fn deficit(&self, group: GroupId, planned: u8) -> LossVerdict {
-        let record = &self.groups[record_index(group)];
-        if !record.live || record.id != group {
-            return LossVerdict::Covered;
-        }
-        // What was withdrawn is missing there as well: repair symbols recover it or another one, not both.
-        let missing = record
-            .lost
-            .saturating_add(record.withdrawn)
-            .saturating_sub(record.repair_count.max(planned))
-            .min(record.lost);
-        if missing > 0 {
-            LossVerdict::Resend(missing)
-        } else {
-            LossVerdict::Covered
+    /// A copy is not under way any more and will be committed again.
+    pub fn on_moved(&mut self, key: SymbolKey) {
+        if let Some(entry) = self.live_mut(key) {
+            entry.copies = entry.copies.saturating_sub(1);
         }
     }
 
-    /// Takes one lost source symbol of the group to be sent again; it no longer counts as lost.
-    pub fn take_lost_source(&mut self, group: GroupId) -> Option<SymbolKey> {
+    /// The group if it is late and was not named since it was mended last.
+    pub fn note_late(&mut self, group: GroupId) -> Option<GroupId> {
         let record = self.record_mut(group)?;
-        let mut index = record.first;
-        while index != NONE {
-            let entry = &mut self.entries[index as usize];
-            if entry.lost && entry.kind == SymbolKind::Source {
-                entry.lost = false;
-                let key = SymbolKey {
-                    index,
-                    generation: entry.generation,
-                };
-                if let Some(record) = self.record_mut(group) {
-                    record.lost -= 1;
-                }
-                return Some(key);
-            }
-            index = entry.next;
+        if record.deficit() == 0 || record.late {
+            return None;
         }
-        None
+        record.late = true;
+        Some(group)
+    }
+
+    /// What a group lacks, if it does; it may be named as late again from here on.
+    pub fn need(&mut self, group: GroupId) -> Option<Need> {
+        let record = self.record_mut(group)?;
+        record.late = false;
+        let deficit = record.deficit();
+        (deficit > 0).then_some(Need {
+            deficit,
+            round: record.rounds.saturating_add(1),
+            opened_at: record.opened_at,
+            source_count: (record.closed && record.planned > 0).then_some(record.source_count),
+            rows: (record.repair_count, record.code_rows),
+        })
+    }
+
+    /// A lost source of the group, the newest first. It counts as lost until it is committed again.
+    pub fn lost_source(&self, group: GroupId) -> Option<SymbolKey> {
+        self.symbols_of(group)
+            .find(|(entry, _)| entry.lost && entry.kind == SymbolKind::Source)
+            .map(|(_, key)| key)
+    }
+
+    /// Puts the keys of the group's sources in their order into `out`, and returns the size of its longest symbol.
+    pub fn sources(&self, group: GroupId, out: &mut Vec<SymbolKey>) -> usize {
+        out.clear();
+        let mut longest = 0;
+        let sources = || {
+            self.symbols_of(group)
+                .filter(|(entry, _)| entry.kind == SymbolKind::Source)
+        };
+        for (entry, key) in sources() {
+            out.push(key);
+            longest = longest.max(usize::from(entry.bytes));
+        }
+        // Symbols are listed from the last to the first, and sources are added in order.
+        out.reverse();
+        longest
     }
 
     /// Gives up groups opened before `now - age_max`; returns how many sources were not acknowledged.
@@ -328,6 +384,19 @@ impl SymbolStore {
     /// Symbols in use and room for them.
     pub fn usage(&self) -> (usize, usize) {
         (self.pool.used(), self.pool.capacity())
+    }
+
+    /// The symbols of a live group with their keys, the last one first.
+    fn symbols_of(&self, group: GroupId) -> impl Iterator<Item = (&Entry, SymbolKey)> {
+        let record = &self.groups[record_index(group)];
+        let known = record.live && record.id == group;
+        let mut at = if known { record.first } else { NONE };
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(at as usize)?;
+            let (index, generation) = (at, entry.generation);
+            at = entry.next;
+            Some((entry, SymbolKey { index, generation }))
+        })
     }
 
     fn live(&self, key: SymbolKey) -> Option<&Entry> {
@@ -385,6 +454,8 @@ impl Entry {
             bytes: 0,
             acked: false,
             lost: false,
+            copies: 0,
+            round: 0,
             next: NONE,
         }
     }
@@ -395,113 +466,4 @@ const fn record_index(group: GroupId) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(store: &mut SymbolStore, group: GroupId, index: u8) -> SymbolKey {
-        let header = SymbolHeader {
-            group,
-            index,
-            source_count: 0,
-            repair_count: 0,
-        };
-        store
-            .add(SymbolKind::Source, header, |b| {
-                b[0] = index;
-                1
-            })
-            .unwrap()
-    }
-
-    fn repair(store: &mut SymbolStore, group: GroupId, index: u8) -> SymbolKey {
-        let header = SymbolHeader {
-            group,
-            index,
-            source_count: 2,
-            repair_count: 1,
-        };
-        store.add(SymbolKind::Repair, header, |_| 1).unwrap()
-    }
-
-    #[test]
-    fn a_group_is_freed_when_any_k_symbols_are_acknowledged() {
-        let mut store = SymbolStore::new(16, 8);
-        let group = store.open_group(Instant::ZERO);
-        let (a, b) = (source(&mut store, group, 0), source(&mut store, group, 1));
-        let r = repair(&mut store, group, 0);
-        store.close_group(group);
-        store.on_acked(a);
-        assert!(store.is_wanted(b) && !store.is_wanted(a));
-        store.on_acked(r);
-        assert_eq!(store.usage().0, 0);
-        assert!(store.get(b).is_none());
-    }
-
-    #[test]
-    fn losses_within_the_repair_are_covered_and_beyond_it_sent_again() {
-        let mut store = SymbolStore::new(16, 8);
-        let group = store.open_group(Instant::ZERO);
-        let (a, b) = (source(&mut store, group, 0), source(&mut store, group, 1));
-        let _ = repair(&mut store, group, 0);
-        store.close_group(group);
-        assert_eq!(store.on_lost(a), LossVerdict::Covered);
-        assert_eq!(
-            store.on_lost(a),
-            LossVerdict::Covered,
-            "the same loss counts once"
-        );
-        assert_eq!(store.on_lost(b), LossVerdict::Resend(1));
-        let again = store.take_lost_source(group).unwrap();
-        assert!(again == a || again == b);
-        assert_eq!(store.deficit(group, 0), LossVerdict::Covered);
-    }
-
-    #[test]
-    fn a_withdrawn_source_is_done_with_but_repair_symbols_do_not_cover_two() {
-        let mut store = SymbolStore::new(16, 8);
-        let group = store.open_group(Instant::ZERO);
-        let [a, b, c] = [0, 1, 2].map(|index| source(&mut store, group, index));
-        let _ = repair(&mut store, group, 0);
-        store.close_group(group);
-        store.withdraw(a);
-        assert!(!store.is_wanted(a));
-        assert_eq!(store.on_lost(b), LossVerdict::Resend(1));
-        assert_eq!(store.take_lost_source(group), Some(b));
-        store.on_acked(b);
-        store.on_acked(a); // late: counted already
-        assert!(store.is_wanted(c));
-        store.on_acked(c);
-        assert_eq!(store.usage().0, 0);
-    }
-
-    #[test]
-    fn old_groups_expire_in_order_and_stale_keys_find_nothing() {
-        let mut store = SymbolStore::new(16, 8);
-        let first = store.open_group(Instant::ZERO);
-        let a = source(&mut store, first, 0);
-        store.close_group(first);
-        let second = store.open_group(Instant::from_millis(50));
-        let b = source(&mut store, second, 0);
-        store.close_group(second);
-        assert_eq!(
-            store.expire(Instant::from_millis(100), Duration::from_millis(80)),
-            1
-        );
-        assert!(store.get(a).is_none() && store.get(b).is_some());
-        let third = store.open_group(Instant::from_millis(100));
-        let c = source(&mut store, third, 0);
-        assert!(store.get(a).is_none() && store.get(c).is_some());
-    }
-
-    #[test]
-    fn a_full_ring_of_groups_gives_up_the_oldest() {
-        let mut store = SymbolStore::new(16, 8);
-        let first = store.open_group(Instant::ZERO);
-        let a = source(&mut store, first, 0);
-        for _ in 0..GROUPS {
-            store.open_group(Instant::ZERO);
-        }
-        assert!(store.get(a).is_none());
-        assert_eq!(store.usage().0, 0);
-    }
-}
+mod tests;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Session;
+use super::egress::Class;
 use super::link::Link;
 use crate::base::Instant;
-use crate::fec::encoder::OpenGroup;
 use crate::link::State;
 use crate::link::owd::base_difference;
 use crate::reorder::hold::{HoldInputs, Retransmit, SilentLink};
@@ -65,6 +65,7 @@ impl Session {
             .count_many(crate::base::DropReason::Expired, expired);
         self.ingress.decoder.expire(now - EXPIRY_MAX);
         self.refresh_hold(now);
+        self.refresh_protection(now);
     }
 
     fn link_timeout(&mut self, index: usize, now: Instant) {
@@ -79,7 +80,7 @@ impl Session {
         let outcomes = &mut self.outcomes;
         link.sender
             .handle_timeout(now, told_at, &mut |outcome| outcomes.push(outcome));
-        self.apply_outcomes(id);
+        self.apply_outcomes(id, now);
         self.on_link_state(index, before, now);
     }
 
@@ -118,7 +119,7 @@ impl Session {
         moved.extend(link.queue.drain(..).map(|queued| queued.key));
         link.queued_bytes = 0;
         for key in moved.drain(..) {
-            self.push_resend(key);
+            self.requeue(key);
         }
         self.moved = moved;
     }
@@ -216,9 +217,10 @@ impl Session {
             // Room appears as the pacers drain what is committed.
             consider(now + Duration::from_micros(500), Timer::Pacing);
         }
-        let fill = self.group_limits().fill_time_max;
-        for opened_at in self.egress.open.iter().filter_map(OpenGroup::opened_at) {
-            consider(opened_at + fill, Timer::Group);
+        for class in [Class::Bulk, Class::Small] {
+            if let Some(opened_at) = self.egress.open[class as usize].opened_at() {
+                consider(opened_at + self.fill_time_max(class), Timer::Group);
+            }
         }
         consider(self.hold_timeout(), Timer::Reorder);
         if soonest.0 == Instant::FAR {

@@ -345,7 +345,7 @@ impl Session {
             Carried::Probe => link.sender.on_transmit_probe(number, wire, now, on),
         }
         let wan = link.wan;
-        self.apply_outcomes(id);
+        self.apply_outcomes(id, now);
         self.load.on_transmit(u64::from(wire));
         let pacer = &mut self.wans[wan.index()].pacer;
         match carried {

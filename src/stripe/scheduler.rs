@@ -154,9 +154,9 @@ impl Scheduler {
         ))
     }
 
-    /// The link for a repair symbol. Prefers links that carry little of the group, measured against their quality,
-    /// and takes a link that carries more than half of it only when no other one is eligible: what kills the
-    /// sources on a link kills the repair symbols on it as well.
+    /// The link for a repair symbol: where it arrives first, and of about equal ones the link that carries little of
+    /// the group, measured against its quality. A link that carries more than half of the group is taken only when
+    /// no other one has room: what kills the sources on a link kills the repair symbols on it as well.
     pub fn pick_for_repair(
         &mut self,
         bytes: u32,
@@ -168,20 +168,21 @@ impl Scheduler {
             return self.pick(bytes, now, load, candidates);
         }
         let total: u32 = candidates.iter().map(|c| u32::from(c.share_of_group)).sum();
-        let mut best: Option<(bool, f64, u64, usize)> = None;
-        for (index, c) in candidates
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.is_eligible(now))
-        {
+        let mut best: Option<((bool, u64, f64), usize)> = None;
+        // It belongs to bytes already sent: it may exceed the committed backlog a little.
+        let may = |c: &Candidate| {
+            c.rate > Rate::ZERO && c.free_at.since(now) <= c.backlog_max + REPAIR_BACKLOG
+        };
+        for (index, c) in candidates.iter().enumerate().filter(|(_, c)| may(c)) {
             let carries_most = u32::from(c.share_of_group) * 2 > total;
             let exposure = (f64::from(c.share_of_group) + 1.0) / c.quality.max(f64::MIN_POSITIVE);
-            let key = (carries_most, exposure, c.arrival_nanos(bytes, now), index);
-            if best.is_none_or(|b| (key.0, key.1, key.2) < (b.0, b.1, b.2)) {
-                best = Some(key);
+            let step = c.arrival_nanos(bytes, now) / REPAIR_TIE_NS;
+            let key = (carries_most, step, exposure);
+            if best.is_none_or(|(other, _)| key < other) {
+                best = Some((key, index));
             }
         }
-        best.map(|(_, _, _, index)| index)
+        best.map(|(_, index)| index)
     }
 
     /// Stride scheduling: the eligible link with the fewest bytes for its weight.
@@ -249,6 +250,10 @@ impl Scheduler {
 /// Arrivals closer than this count as equal and the larger weight decides: estimates are no better, and staying
 /// on one link makes longer runs.
 const TIE_NS: u64 = 200_000;
+/// Arrivals of a repair symbol that count as equal: a group takes longer than that to go out.
+const REPAIR_TIE_NS: u64 = 2_000_000;
+/// How far repair symbols may exceed the committed backlog: several of a group's on a link of 20 Mbit/s.
+const REPAIR_BACKLOG: Duration = Duration::from_millis(3);
 /// Part of the penalty that does not depend on how far the links' delays are apart.
 const PENALTY_MIN_NS: u64 = 5_000_000;
 /// What a link may catch up on in `Weighted`: two of the largest superframes.

@@ -243,20 +243,31 @@ fn repair_symbols_avoid_the_link_that_carries_most_of_the_group() {
     let mut candidates = links(&[(100, 0, 0.0), (50, 10, 0.0), (20, 20, 0.0)], 1.0);
     (candidates[0].share_of_group, candidates[1].share_of_group) = (10, 4);
     let mut scheduler = Scheduler::new(Strategy::EarliestDelivery);
-    assert_eq!(
-        scheduler.pick_for_repair(PACKET, Instant::ZERO, 1.0, &candidates),
-        Some(2)
-    );
-    candidates[2].free_at = Instant::from_millis(100);
-    assert_eq!(
-        scheduler.pick_for_repair(PACKET, Instant::ZERO, 1.0, &candidates),
-        Some(1)
-    );
+    let mut pick = |candidates: &[Candidate]| {
+        scheduler.pick_for_repair(PACKET, Instant::ZERO, 1.0, candidates)
+    };
+    assert_eq!(pick(&candidates), Some(1), "the earlier one of the others");
     candidates[1].free_at = Instant::from_millis(100);
-    assert_eq!(
-        scheduler.pick_for_repair(PACKET, Instant::ZERO, 1.0, &candidates),
-        Some(0)
-    );
+    assert_eq!(pick(&candidates), Some(2));
+    candidates[2].free_at = Instant::from_millis(100);
+    assert_eq!(pick(&candidates), Some(0));
+}
+
+#[test]
+fn of_links_that_deliver_repair_at_about_the_same_time_the_one_with_less_of_the_group_is_taken() {
+    let mut candidates = links(&[(100, 0, 0.0), (50, 10, 0.0), (50, 10, 0.0)], 1.0);
+    for (candidate, share) in candidates.iter_mut().zip([20, 6, 3]) {
+        candidate.share_of_group = share;
+    }
+    let mut scheduler = Scheduler::new(Strategy::EarliestDelivery);
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        let picked = scheduler.pick_for_repair(PACKET, Instant::ZERO, 1.0, &candidates);
+        let picked = picked.unwrap();
+        candidates[picked].share_of_group += 1;
+        taken.push(picked);
+    }
+    assert_eq!(taken, [2, 2, 2, 1, 2, 1]);
 }
 
 fn candidate(link: u8) -> impl proptest::strategy::Strategy<Value = Candidate> {
@@ -306,16 +317,19 @@ proptest! {
                 let repair = scheduler.pick_for_repair(PACKET, now, load, &all);
                 let pair = scheduler.pick_two(PACKET, now, load, &all);
                 let second = pair.and_then(|p| p.1);
-                for index in [repair, pair.map(|p| p.0), second].into_iter().flatten() {
+                let data = [pair.map(|p| p.0), second].map(|index| (index, Duration::ZERO));
+                for (index, more) in data.into_iter().chain([(repair, REPAIR_BACKLOG)]) {
+                    let Some(index) = index else { continue };
                     let c = &all[index];
+                    let more = if strategy == Strategy::SingleBest { Duration::ZERO } else { more };
                     let backlog = c.free_at.as_nanos().saturating_sub(now.as_nanos());
-                    prop_assert!(u128::from(backlog) <= c.backlog_max.as_nanos());
+                    prop_assert!(u128::from(backlog) <= (c.backlog_max + more).as_nanos());
                     prop_assert!(c.rate > Rate::ZERO);
                 }
                 let eligible = all.iter().filter(|c| c.is_eligible(now)).count();
                 if strategy != Strategy::SingleBest {
                     prop_assert_eq!(pair.is_some(), eligible > 0);
-                    prop_assert_eq!(repair.is_some(), eligible > 0);
+                    prop_assert!(repair.is_some() || eligible == 0);
                     prop_assert_eq!(second.is_some(), eligible > 1);
                 }
                 let Some((first, _)) = pair else { break };

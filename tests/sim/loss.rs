@@ -87,6 +87,106 @@ fn fixed_protection_sends_what_is_configured() {
     assert!((0.29..0.33).contains(&ratio), "{ratio}");
 }
 
+/// What protection made of a link's losses beside one TCP.
+#[derive(Debug)]
+struct Protected {
+    efficiency: f64,
+    /// Repair symbols and symbols sent again, over source symbols.
+    overhead: f64,
+    /// Segments that never came out, over those sent.
+    lost: f64,
+}
+
+/// One TCP from a side for 18 s; figures are those of the last 10.
+fn protected(seed: u64, links: &[String], from: Side) -> Protected {
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let mut world = World::new(Plan::new(seed, &links));
+    settle(&mut world);
+    let flow = add_tcp(&mut world, from, TcpConfig::default());
+    world.run_for(ms(8_000));
+    let symbols = |world: &mut World| {
+        let (near, far) = world.stats(0);
+        let stats = if from == Side::Client { near } else { far };
+        stats.unwrap().symbols
+    };
+    let (start, before) = (millis(&world), symbols(&mut world));
+    world.run_for(ms(10_000));
+    let after = symbols(&mut world);
+    let efficiency = efficiency(&world, flow, start, start + 10_000, 170.0);
+    finish(&mut world);
+    let missing = world.lost_inside()[from.index()];
+    let more = (after.repair - before.repair) + (after.resent - before.resent);
+    let figures = Protected {
+        efficiency,
+        overhead: more as f64 / (after.source - before.source) as f64,
+        lost: missing as f64 / world.counts(from).sent_segments as f64,
+    };
+    println!("{seed} {from:?} {figures:?}\n{}", describe(&mut world));
+    figures
+}
+
+fn all_with(words: &str) -> Vec<String> {
+    LINKS_A.map(|link| format!("{link} {words}")).to_vec()
+}
+
+#[test]
+fn independent_losses_cost_a_tenth_and_lose_nothing() {
+    for (seed, from) in [(1, Side::Client), (2, Side::Server)] {
+        let figures = protected(seed, &all_with("loss=2%"), from);
+        assert!(figures.lost < 1e-5, "{figures:?}");
+        assert!(figures.overhead <= 0.10, "{figures:?}");
+        assert!(figures.efficiency >= 0.72, "{figures:?}");
+    }
+}
+
+#[test]
+fn bursts_are_left_to_what_is_sent_again() {
+    for (seed, from) in [(3, Side::Client), (4, Side::Server)] {
+        let figures = protected(seed, &all_with("gilbert=2%/8"), from);
+        assert!(figures.lost < 1e-4, "{figures:?}");
+        assert!(figures.overhead <= 0.12, "{figures:?}");
+        assert!(figures.efficiency >= 0.4, "{figures:?}");
+    }
+}
+
+#[test]
+fn clean_links_pay_nothing_and_rare_losses_little() {
+    let clean = protected(5, &all_with(""), Side::Client);
+    assert!(clean.overhead <= 0.01 && clean.lost == 0.0, "{clean:?}");
+    let mut links = all_with("");
+    links[0] += "loss=0.1%";
+    let rare = protected(5, &links, Side::Client);
+    assert!(rare.overhead <= 0.02 && rare.lost < 1e-5, "{rare:?}");
+    assert!(
+        rare.efficiency >= clean.efficiency - 0.06,
+        "{rare:?} {clean:?}"
+    );
+}
+
+#[test]
+fn groups_that_lost_more_than_their_repair_are_mended() {
+    let links = LINKS_A.map(|link| format!("{link} loss=8%"));
+    let mut plan = Plan::new(9, &links.each_ref().map(String::as_str));
+    plan.session.fec = FecMode::Fixed {
+        source_count: 20,
+        repair_count: 1,
+    };
+    let mut world = World::new(plan);
+    settle(&mut world);
+    let id = add_cbr(&mut world, Side::Client, 50, 1_400, 5);
+    world.run_for(ms(5_000));
+    finish(&mut world);
+    let (near, far) = world.stats(0);
+    let (symbols, decoder) = (near.unwrap().symbols, far.unwrap().decoder);
+    println!("{symbols:?} {decoder:?}\n{}", describe(&mut world));
+    assert_eq!(world.lost_inside(), [0, 0]);
+    assert!(symbols.resent > symbols.source / 25, "{symbols:?}");
+    assert!(decoder.recovered_symbols > 0 && decoder.inconsistent_groups == 0);
+    let late = cbr(&world, id).arrivals().iter();
+    let slowest = late.map(|(_, delay)| *delay).max().unwrap();
+    assert!(slowest < ms(250), "{slowest:?}");
+}
+
 #[test]
 fn without_protection_losses_are_sent_again() {
     let links = LINKS_A.map(|link| format!("{link} loss=2%"));
