@@ -9,7 +9,7 @@
 //! Never does: read frames, or send. A symbol that finds no link waits in `resend`.
 
 use super::config::Mode;
-use super::egress::{Class, Egress, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
+use super::egress::{Class, Egress, GROUP_CLASSES, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
 use super::link::Queued;
 use super::symbols::{LossVerdict, SymbolKey, SymbolKind};
 use super::{Session, overhead};
@@ -19,10 +19,11 @@ use crate::fec::protection::Mode as FecMode;
 use crate::wire::message::{SYMBOL_LENGTH_BYTES, SymbolHeader};
 
 impl Session {
-    /// Makes a source symbol of the first `bytes` of the body buffer and commits it.
-    pub(super) fn commit_body(&mut self, bytes: usize, sparse: bool, now: Instant) {
-        if sparse {
-            self.commit_sparse(bytes, now);
+    /// Makes a source symbol of the first `bytes` of the body buffer and commits it to links of its route.
+    pub(super) fn commit_body(&mut self, route: usize, bytes: usize, sparse: bool, now: Instant) {
+        let twice = self.egress.routes[route].is_twice();
+        if sparse || twice {
+            self.commit_alone(route, bytes, sparse, twice, now);
             return;
         }
         let class = if bytes <= SMALL_BODY_BYTES {
@@ -30,23 +31,26 @@ impl Session {
         } else {
             Class::Bulk
         };
-        if self.egress.open[class as usize].is_empty() {
+        let slot = route * GROUP_CLASSES + class as usize;
+        if self.egress.open[slot].is_empty() {
             let id = self.egress.store.open_group(now);
+            self.egress.store.set_route(id, route);
             self.egress.counts.groups += 1;
-            self.egress.open[class as usize].start(id);
-            self.egress.planned[class as usize] = self.planned_repairs();
+            self.egress.open[slot].start(id);
+            self.egress.planned[slot] = self.planned_repairs(route);
         }
-        let planned = self.egress.planned[class as usize];
-        let open = &self.egress.open[class as usize];
+        let planned = self.egress.planned[slot];
+        let open = &self.egress.open[slot];
         let (group, index) = (open.id(), u8::try_from(open.count()).unwrap_or(u8::MAX));
         let Some(key) = self.add_source(group, index, planned, bytes) else {
             self.drops.count(DropReason::NoBuffer);
             return;
         };
-        self.egress.open[class as usize].push(key, bytes, now);
-        if let Some(at) = self.pick(bytes, now) {
+        self.egress.open[slot].push(key, bytes, now);
+        if let Some(at) = self.pick_on(route, bytes, now) {
             self.commit_to(at, key, false, now);
             if self.config.mode == Mode::Redundant
+                && route == 0
                 && let Some(second) = self.pick_other(at, bytes, now)
             {
                 self.commit_to(second, key, false, now);
@@ -55,29 +59,43 @@ impl Session {
         } else {
             self.push_resend(key);
         }
-        let limits = self.group_limits();
-        if self.egress.open[class as usize].count() >= limits.source_count_max {
-            self.close_group(class, now);
+        let limits = self.group_limits(route);
+        if self.egress.open[slot].count() >= limits.source_count_max {
+            self.close_group(slot, now);
         }
     }
 
-    /// A sparse flow's symbol is a group of its own, ahead of the queues, with a copy on a second link.
-    fn commit_sparse(&mut self, bytes: usize, now: Instant) {
+    /// A symbol that is a group of its own, with a copy on a second link: a sparse flow's, ahead of the queues, and
+    /// everything that goes out twice.
+    fn commit_alone(
+        &mut self,
+        route: usize,
+        bytes: usize,
+        sparse: bool,
+        twice: bool,
+        now: Instant,
+    ) {
         let group = self.egress.store.open_group(now);
-        let copied = self.wants_copies();
+        self.egress.store.set_route(group, route);
+        let copied = twice || self.wants_copies();
         let key = self.add_source(group, 0, 0, bytes);
         self.egress.store.close_group(group);
         let Some(key) = key else {
             self.drops.count(DropReason::NoBuffer);
             return;
         };
-        let (first, second) = self.pick_two_quick(bytes, now);
+        let (first, second) = if sparse {
+            self.pick_two_on(route, bytes, now)
+        } else {
+            let first = self.pick(bytes, now);
+            (first, first.and_then(|at| self.pick_other(at, bytes, now)))
+        };
         match first {
-            Some(first) => self.commit_to(first, key, true, now),
+            Some(first) => self.commit_to(first, key, sparse, now),
             None => self.push_resend(key),
         }
         if copied && let Some(second) = second {
-            self.commit_to(second, key, true, now);
+            self.commit_to(second, key, sparse, now);
             self.egress.counts.duplicate += 1;
         }
     }
@@ -117,7 +135,7 @@ impl Session {
             return;
         };
         let datagram_bytes = overhead::datagram_bytes(symbol.len());
-        let link = self.candidates[at].link;
+        let link = self.candidate(at).link;
         if !self.links[link.index()].push(
             Queued {
                 key,
@@ -128,15 +146,17 @@ impl Session {
             self.push_resend(key);
             return;
         }
-        let candidate = &mut self.candidates[at];
+        let candidate = self.candidate_mut(at);
         if !urgent {
             candidate.commit(overhead::wire_bytes(datagram_bytes), now);
         }
     }
 
     pub(super) fn push_resend(&mut self, key: SymbolKey) {
-        if self.egress.resend.len() < RESEND_MAX {
-            self.egress.resend.push_back(key);
+        let route = self.egress.store.route_of(key);
+        let resend = &mut self.egress.routes[route].resend;
+        if resend.len() < RESEND_MAX {
+            resend.push_back(key);
         } else {
             self.drops.count(DropReason::Expired);
         }
@@ -144,53 +164,64 @@ impl Session {
 
     /// Symbols to send again go first, oldest first, under the same rules as new ones.
     pub(super) fn commit_resends(&mut self, now: Instant) {
-        while let Some(&key) = self.egress.resend.front() {
+        for route in 0..self.egress.routes.len() {
+            self.commit_resends_of(route, now);
+        }
+    }
+
+    fn commit_resends_of(&mut self, route: usize, now: Instant) {
+        while let Some(&key) = self.egress.routes[route].resend.front() {
             if self.egress.store.is_wanted(key) {
                 let Some((_, _, symbol)) = self.egress.store.get(key) else {
                     continue;
                 };
-                let Some(at) = self.pick(symbol.len(), now) else {
+                let bytes = symbol.len();
+                let Some(at) = self.pick_on(route, bytes, now) else {
                     return;
                 };
                 self.commit_to(at, key, false, now);
                 self.egress.counts.resent += 1;
             }
-            self.egress.resend.pop_front();
+            self.egress.routes[route].resend.pop_front();
         }
     }
 
     /// Closes groups whose fill time is over.
     pub(super) fn close_due_groups(&mut self, now: Instant) {
-        let fill_time_max = self.group_limits().fill_time_max;
-        for class in [Class::Bulk, Class::Small] {
-            let open = &self.egress.open[class as usize];
+        for slot in 0..self.egress.open.len() {
+            if self.egress.open[slot].is_empty() {
+                continue;
+            }
+            let fill_time_max = self.group_limits(slot / GROUP_CLASSES).fill_time_max;
+            let open = &self.egress.open[slot];
             if open.opened_at().is_some_and(|at| now >= at + fill_time_max) {
                 self.refresh_candidates(now);
-                self.close_group(class, now);
+                self.close_group(slot, now);
             }
         }
     }
 
-    /// Ends the open group of a class: its repair symbols are made and committed.
-    fn close_group(&mut self, class: Class, now: Instant) {
+    /// Ends an open group: its repair symbols are made and committed.
+    fn close_group(&mut self, slot: usize, now: Instant) {
         let GroupParams {
             id: group,
             source_count,
             symbol_bytes,
-        } = self.egress.open[class as usize].params();
-        let planned = self.egress.planned[class as usize];
+        } = self.egress.open[slot].params();
+        let planned = self.egress.planned[slot];
         let (acked, _) = self.egress.store.acked_sources(group);
         let arrived = matches!(self.config.fec, FecMode::Adaptive { .. })
             && usize::from(acked) == source_count;
         let repair_count = if planned == 0 || arrived {
             0
         } else {
-            self.repairs_for(source_count).min(REPAIR_MAX)
+            self.repairs_for(slot / GROUP_CLASSES, source_count)
+                .min(REPAIR_MAX)
         };
         if repair_count > 0 {
-            self.encode_group(class, repair_count, symbol_bytes);
+            self.encode_group(slot, repair_count, symbol_bytes);
         }
-        drop(self.egress.open[class as usize].take());
+        drop(self.egress.open[slot].take());
         for index in 0..repair_count {
             self.commit_repair(group, index, source_count, repair_count, symbol_bytes, now);
         }
@@ -200,7 +231,7 @@ impl Session {
         }
     }
 
-    fn encode_group(&mut self, class: Class, repair_count: usize, symbol_bytes: usize) {
+    fn encode_group(&mut self, slot: usize, repair_count: usize, symbol_bytes: usize) {
         let Egress {
             codec,
             store,
@@ -208,7 +239,7 @@ impl Session {
             repairs,
             ..
         } = &mut self.egress;
-        let sources = open[class as usize]
+        let sources = open[slot]
             .sources()
             .iter()
             .map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
@@ -241,7 +272,8 @@ impl Session {
         });
         let Some(key) = key else { return };
         self.egress.counts.repair += 1;
-        if let Some(at) = self.pick_for_repair(symbol_bytes, now) {
+        let route = self.egress.store.route_of(key);
+        if let Some(at) = self.pick_for_repair_on(route, symbol_bytes, now) {
             self.commit_to(at, key, false, now);
         }
     }

@@ -18,10 +18,13 @@ mod groups;
 pub mod ingress;
 pub mod limits;
 pub mod link;
+mod modes;
 pub mod overhead;
 pub mod path;
 mod patience;
+pub mod policy;
 pub mod reports;
+mod routes;
 pub mod schedule;
 mod size;
 pub mod stats;
@@ -112,6 +115,14 @@ pub struct Session {
     reports: Reports,
     load: Load,
     candidates: Vec<Candidate>,
+    /// Links that ordinary packets do not use now: first `held_back` that latency mode does not need, then those that
+    /// only pinned classes use.
+    apart: Vec<Candidate>,
+    held_back: usize,
+    /// How many links latency mode needs.
+    quick_links: usize,
+    /// When the links' figures were looked at last.
+    judged_at: Instant,
     outcomes: Vec<Outcome<SymbolKey>>,
     /// Link states as last told by events.
     told_states: Vec<State>,
@@ -186,7 +197,7 @@ impl Session {
             .iter()
             .map(|wan| Wan::new(wan.clone(), links.len(), &mut rng, now))
             .collect();
-        Self {
+        let mut session = Self {
             initiator: parameters.initiator,
             epochs: Epochs::default(),
             told_states: vec![State::Probing; links.len()],
@@ -197,6 +208,10 @@ impl Session {
             reports: Reports::new(now),
             load: Load::new(now),
             candidates: Vec::with_capacity(LINKS_MAX),
+            apart: Vec::with_capacity(LINKS_MAX),
+            held_back: 0,
+            quick_links: 0,
+            judged_at: now,
             outcomes: Vec::with_capacity(OUTCOMES),
             changed_paths: VecDeque::with_capacity(LINKS_MAX),
             control_limit: Bucket::for_control(usize::from(parameters.link_count), now),
@@ -226,7 +241,9 @@ impl Session {
             rescue_buffer: vec![0; FRAME_BYTES_MAX],
             recovered_body: vec![0; body_bytes_max],
             config,
-        }
+        };
+        session.apply_classes();
+        session
     }
 
     /// Gives the session the keys of a new epoch.
@@ -250,7 +267,11 @@ impl Session {
         for link in &mut self.links {
             link.sender.set_heartbeat(config.heartbeat);
         }
+        let classes = self.config.classes != config.classes;
         self.config = config;
+        if classes {
+            self.apply_classes();
+        }
     }
 
     /// Changes what is known of a WAN (client, on reload).
@@ -260,6 +281,7 @@ impl Session {
         {
             known.rate.set_ceiling(wan.rate_to_peer);
             known.config = wan.clone();
+            self.name_routes();
             for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
                 link.announce(now);
             }

@@ -5,14 +5,17 @@
 
 use std::time::Duration;
 
-use super::config::{Mode, WanRole};
+use super::config::Mode;
 use super::link::Link;
+use super::policy::Tier;
+use super::routes::Scope;
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{Instant, Rate};
 use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
 use crate::link::owd::base_difference;
 use crate::link::{Phase, State};
+use crate::stripe::weight::BACKLOG_EXTRA;
 use crate::stripe::{Assessment, Candidate, Exponents, Figures, Strategy, assess};
 
 /// Part of the summed rate that copies of sparse symbols may take.
@@ -62,7 +65,7 @@ impl Mode {
     /// The striper's strategy for this mode.
     pub const fn strategy(self) -> Strategy {
         match self {
-            Self::Balanced => Strategy::EarliestDelivery,
+            Self::Balanced | Self::Throughput | Self::Latency => Strategy::EarliestDelivery,
             Self::Redundant => Strategy::Redundant,
             Self::Weighted => Strategy::Weighted,
             Self::SingleBest => Strategy::SingleBest,
@@ -75,52 +78,18 @@ impl Session {
     /// Reads what we believe about the links into `candidates`.
     pub(super) fn refresh_candidates(&mut self, now: Instant) {
         self.candidates.clear();
-        let mut figures = [Figures {
-            capacity: Rate::ZERO,
-            delay_p50: Duration::ZERO,
-            delay_p95: Duration::ZERO,
-            delay_base: Duration::ZERO,
-            loss: 0.0,
-        }; LINKS_MAX];
-        let rtt_min = self
-            .links
-            .iter()
-            .filter(|l| l.is_up())
-            .map(|l| l.sender.rtt_min())
-            .min()
-            .unwrap_or_default();
+        self.apart.clear();
+        self.held_back = 0;
+        let mut figures = [Figures::NONE; LINKS_MAX];
+        let rtt_min = self.rtt_min_of_links();
         let tier = self.usable_tier();
         for wan in 0..self.wans.len() {
             let Some(index) = self.next_usable_link(wan, tier, now) else {
                 continue;
             };
-            let (link, wan) = (&self.links[index], &self.wans[wan]);
-            let delay = self.delay_of(link);
-            let spread = link.sender.delay();
-            figures[self.candidates.len()] = Figures {
-                capacity: wan.rate.capacity(),
-                delay_p50: delay,
-                delay_p95: delay + spread.p95.saturating_sub(spread.p50),
-                delay_base: rtt_min / 2,
-                loss: link.sender.loss().ratio,
-            };
-            let queued: u64 = self
-                .links
-                .iter()
-                .filter(|l| l.wan == link.wan)
-                .map(|l| l.queued_bytes)
-                .sum();
-            let rate = wan.rate.pacing_rate();
-            self.candidates.push(Candidate {
-                link: link.id,
-                free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
-                rate,
-                delay,
-                quality: 1.0,
-                weight: 0.0,
-                backlog_max: Duration::ZERO,
-                share_of_group: 0,
-            });
+            figures[self.candidates.len()] = self.figures_of(&self.links[index], rtt_min);
+            let candidate = self.candidate_of_link(index, now);
+            self.candidates.push(candidate);
         }
         let capacity = self
             .candidates
@@ -144,26 +113,68 @@ impl Session {
             candidate.weight = a.weight;
             candidate.backlog_max = a.backlog_max;
         }
+        if self.config.mode == Mode::Latency {
+            self.hold_back_slow_links(rtt_min / 2);
+        }
+        self.refresh_apart(now);
+        self.remember_best();
     }
 
-    /// Which links may carry data: active ones that are up; else backups that are up; else whatever is open.
-    fn usable_tier(&self) -> Tier {
-        let role = |link: &Link| self.wans[link.wan.index()].config.role;
-        if self
-            .links
-            .iter()
-            .any(|l| l.is_up() && role(l) == WanRole::Active)
-        {
-            Tier::Active
-        } else if self
-            .links
-            .iter()
-            .any(|l| l.is_up() && role(l) == WanRole::Backup)
-        {
-            Tier::Backup
-        } else {
-            Tier::Any
+    /// Least round trip of the links that are up.
+    pub(super) fn rtt_min_of_links(&self) -> Duration {
+        let up = self.links.iter().filter(|l| l.is_up());
+        up.map(|l| l.sender.rtt_min()).min().unwrap_or_default()
+    }
+
+    /// What the striper's weights follow from.
+    pub(super) fn figures_of(&self, link: &Link, rtt_min: Duration) -> Figures {
+        let delay = self.delay_of(link);
+        let spread = link.sender.delay();
+        Figures {
+            capacity: self.wans[link.wan.index()].rate.capacity(),
+            delay_p50: delay,
+            delay_p95: delay + spread.p95.saturating_sub(spread.p50),
+            delay_base: rtt_min / 2,
+            loss: link.sender.loss().ratio,
         }
+    }
+
+    /// A link as a candidate without an assessment.
+    pub(super) fn candidate_of_link(&self, index: usize, now: Instant) -> Candidate {
+        let link = &self.links[index];
+        let wan = &self.wans[link.wan.index()];
+        let queued: u64 = self
+            .links
+            .iter()
+            .filter(|l| l.wan == link.wan)
+            .map(|l| l.queued_bytes)
+            .sum();
+        let rate = wan.rate.pacing_rate();
+        Candidate {
+            link: link.id,
+            free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
+            rate,
+            delay: self.delay_of(link),
+            quality: 1.0,
+            weight: 0.0,
+            backlog_max: BACKLOG_EXTRA,
+            share_of_group: 0,
+        }
+    }
+
+    /// A candidate by its place: the ordinary ones, then those that are apart.
+    pub(super) fn candidate(&self, at: usize) -> &Candidate {
+        let ordinary = self.candidates.len();
+        self.candidates
+            .get(at)
+            .unwrap_or_else(|| &self.apart[at - ordinary])
+    }
+
+    pub(super) fn candidate_mut(&mut self, at: usize) -> &mut Candidate {
+        let ordinary = self.candidates.len();
+        self.candidates
+            .get_mut(at)
+            .unwrap_or_else(|| &mut self.apart[at - ordinary])
     }
 
     /// The next link of a WAN in turn that may carry data.
@@ -171,18 +182,7 @@ impl Session {
         let count = self.links.len();
         (0..count)
             .map(|step| (self.wans[wan].next_link + step) % count)
-            .find(|&index| {
-                let link = &self.links[index];
-                let role = self.wans[wan].config.role;
-                link.wan.index() == wan
-                    && role != WanRole::Off
-                    && self.may_seal(link.id, now)
-                    && match tier {
-                        Tier::Active => link.is_up() && role == WanRole::Active,
-                        Tier::Backup => link.is_up(),
-                        Tier::Any => link.is_open() && link.sender.state() != State::Down,
-                    }
-            })
+            .find(|&index| self.links[index].wan.index() == wan && self.is_usable(index, tier, now))
     }
 
     /// Median one-way delay of a link above the base of the fastest open link.
@@ -209,7 +209,7 @@ impl Session {
         let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
         self.egress
             .scheduler
-            .pick(wire, now, self.load.value(), &self.candidates)
+            .pick(wire, now, self.load_for_picks(), &self.candidates)
     }
 
     /// A second link beside the candidate `first`.
@@ -222,19 +222,15 @@ impl Session {
     }
 
     /// The two links of least delay, as if nothing were committed: for symbols that go ahead of the queues.
-    pub(super) fn pick_two_quick(
-        &mut self,
-        bytes: usize,
-        now: Instant,
-    ) -> (Option<usize>, Option<usize>) {
-        if self.candidates.is_empty() {
-            self.refresh_candidates(now);
-        }
+    pub(super) fn pick_two_quick(&self, bytes: usize) -> (Option<usize>, Option<usize>) {
         let wire = u64::from(overhead::wire_bytes(overhead::datagram_bytes(bytes)));
-        let arrival =
-            |&at: &usize| self.candidates[at].delay + self.candidates[at].rate.time_for(wire);
-        let first = (0..self.candidates.len()).min_by_key(arrival);
-        let second = (0..self.candidates.len())
+        let arrival = |&at: &usize| {
+            let candidate = self.candidate(at);
+            candidate.delay + candidate.rate.time_for(wire)
+        };
+        let count = self.candidates.len() + self.held_back;
+        let first = (0..count).min_by_key(arrival);
+        let second = (0..count)
             .filter(|&at| Some(at) != first)
             .min_by_key(arrival);
         (first, second)
@@ -242,7 +238,7 @@ impl Session {
 
     pub(super) fn pick_for_repair(&mut self, bytes: usize, now: Instant) -> Option<usize> {
         let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
-        let load = self.load.value();
+        let load = self.load_for_picks();
         self.egress
             .scheduler
             .pick_for_repair(wire, now, load, &self.candidates)
@@ -252,10 +248,11 @@ impl Session {
 
     /// Tells each WAN whether something waits for its pacer: then delivery shows capacity. A WAN is full long before
     /// all are: what is committed to it waits, while the frames behind find room elsewhere.
-    pub(super) fn set_backlogged(&mut self, limited: bool, now: Instant) {
-        for (number, wan) in self.wans.iter_mut().enumerate() {
+    pub(super) fn set_backlogged(&mut self, now: Instant) {
+        for number in 0..self.wans.len() {
             let waits = |link: &Link| link.wan.index() == number && !link.queue.is_empty();
-            let backlogged = limited || self.links.iter().any(waits);
+            let backlogged = self.links.iter().any(waits) || self.waits_for(number);
+            let wan = &mut self.wans[number];
             if wan.backlogged != backlogged {
                 wan.backlogged = backlogged;
                 wan.rate.set_backlogged(backlogged, now);
@@ -279,9 +276,9 @@ impl Session {
     }
 
     /// Most symbols and longest fill time of a group.
-    pub(super) fn group_limits(&self) -> GroupLimits {
+    pub(super) fn group_limits(&self, route: usize) -> GroupLimits {
         let symbol = overhead::symbol_bytes_max(self.datagram_bytes_max);
-        let limits = protection::group_limits(self.rate_sum(), symbol, self.peer_hold);
+        let limits = protection::group_limits(self.rate_on(route), symbol, self.peer_hold);
         match self.config.fec {
             FecMode::Fixed { source_count, .. } => GroupLimits {
                 source_count_max: source_count,
@@ -312,18 +309,41 @@ impl Session {
         (losses, self.candidates.len())
     }
 
-    /// Repair symbols for a closed group.
-    pub(super) fn repairs_for(&self, source_count: usize) -> usize {
-        let (losses, count) = self.loss_of_links(source_count);
+    /// The rate at which a route's symbols leave.
+    fn rate_on(&self, route: usize) -> Rate {
+        match self.scope(route) {
+            Scope::One(at) => self.candidate(at).rate,
+            Scope::All | Scope::Nowhere => self.rate_sum(),
+        }
+    }
+
+    /// Expected share and losses of the links that a route uses.
+    fn loss_on(&self, route: usize, source_count: usize) -> ([Loss; LINKS_MAX], usize) {
+        let Scope::One(at) = self.scope(route) else {
+            return self.loss_of_links(source_count);
+        };
+        let picture = self.links[self.candidate(at).link.index()].sender.loss();
+        let mut losses = [Loss::default(); LINKS_MAX];
+        losses[0] = Loss {
+            symbols: source_count,
+            ratio: picture.ratio,
+            burst: picture.burst,
+        };
+        (losses, 1)
+    }
+
+    /// Repair symbols for a closed group of a route.
+    pub(super) fn repairs_for(&self, route: usize, source_count: usize) -> usize {
+        let (losses, count) = self.loss_on(route, source_count);
         let feasible = self.retransmit_is_feasible();
         self.config
-            .fec
+            .protection()
             .repair_count(source_count, &losses[..count], feasible)
     }
 
     /// Repair symbols that a group opened now will probably get.
-    pub(super) fn planned_repairs(&self) -> usize {
-        self.repairs_for(self.group_limits().source_count_max)
+    pub(super) fn planned_repairs(&self, route: usize) -> usize {
+        self.repairs_for(route, self.group_limits(route).source_count_max)
     }
 
     /// Whether a lost symbol sent again comes before the receiver stops waiting.
@@ -340,8 +360,14 @@ impl Session {
 
     /// Whether symbols of sparse flows get a copy on a second link.
     pub(super) fn wants_copies(&mut self) -> bool {
-        if !self.config.fec.may_repair() || self.candidates.len() < 2 {
+        if self.candidates.len() + self.held_back < 2 {
             return false;
+        }
+        match self.config.mode {
+            Mode::Throughput => return false,
+            Mode::Latency => return true,
+            _ if !self.config.fec.may_repair() => return false,
+            _ => {}
         }
         let copies = self.egress.counts.duplicate - self.copies_before.0;
         let all = self.egress.counts.source - self.copies_before.1;
@@ -353,11 +379,4 @@ impl Session {
         let share = copies as f64 / all.max(1) as f64;
         self.load.value() < COPIES_SHARE_MAX || share < COPIES_SHARE_MAX
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tier {
-    Active,
-    Backup,
-    Any,
 }

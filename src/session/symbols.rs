@@ -26,6 +26,15 @@ pub struct SymbolKey {
     generation: u32,
 }
 
+#[cfg(test)]
+impl SymbolKey {
+    /// A key of no symbol.
+    pub const NONE: Self = Self {
+        index: NONE,
+        generation: 0,
+    };
+}
+
 /// What a symbol is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
@@ -53,6 +62,8 @@ struct GroupRecord {
     id: GroupId,
     live: bool,
     closed: bool,
+    /// Which links its symbols may use.
+    route: u8,
     first: u32,
     source_count: u8,
     repair_count: u8,
@@ -92,6 +103,7 @@ impl SymbolStore {
             id: GroupId(0),
             live: false,
             closed: false,
+            route: 0,
             first: NONE,
             source_count: 0,
             repair_count: 0,
@@ -120,6 +132,7 @@ impl SymbolStore {
             id,
             live: true,
             closed: false,
+            route: 0,
             first: NONE,
             source_count: 0,
             repair_count: 0,
@@ -129,6 +142,21 @@ impl SymbolStore {
             opened_at: now,
         };
         id
+    }
+
+    /// Says which route the symbols of a live group take; it is 0 unless said.
+    pub fn set_route(&mut self, group: GroupId, route: usize) {
+        if let Some(record) = self.record_mut(group) {
+            record.route = u8::try_from(route).unwrap_or(0);
+        }
+    }
+
+    /// The route of a symbol; 0 when it is gone.
+    pub fn route_of(&self, key: SymbolKey) -> usize {
+        let Some((_, header, _)) = self.get(key) else {
+            return 0;
+        };
+        usize::from(self.groups[record_index(header.group)].route)
     }
 
     /// Adds a symbol to a live group and lets `write` fill its bytes (it returns how many).

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Session;
+use super::egress::GROUP_CLASSES;
 use super::link::Link;
 use crate::base::Instant;
-use crate::fec::encoder::OpenGroup;
 use crate::link::State;
 use crate::link::owd::base_difference;
 use crate::reorder::hold::{HoldInputs, Retransmit, SilentLink};
@@ -51,6 +51,7 @@ impl Session {
             wan.rate.handle_timeout(now);
             wan.pacer.set_rate(wan.rate.pacing_rate(), now);
         }
+        self.judge_links(now);
         self.grant_probes(now);
         let rtt_max = self
             .links
@@ -137,7 +138,7 @@ impl Session {
         let live = || {
             self.links
                 .iter()
-                .filter(|link| link.is_open() && link.received.1 > 0)
+                .filter(|link| link.is_open() && link.received.1 > 0 && self.awaits_data(link, now))
         };
         let base_of = |link: &Link| link.receiver.base_us();
         let first = live().map(base_of).next().unwrap_or(0);
@@ -164,7 +165,7 @@ impl Session {
         });
         HoldInputs {
             delay_spread: spread,
-            fill_time_max: Some(self.group_limits().fill_time_max),
+            fill_time_max: Some(self.group_limits(0).fill_time_max),
             retransmit: Some(Retransmit {
                 rtt_min,
                 report_interval: self.reports.interval,
@@ -210,9 +211,11 @@ impl Session {
             // Room appears as the pacers drain what is committed.
             consider(now + Duration::from_micros(500), Timer::Pacing);
         }
-        let fill = self.group_limits().fill_time_max;
-        for opened_at in self.egress.open.iter().filter_map(OpenGroup::opened_at) {
-            consider(opened_at + fill, Timer::Group);
+        for (slot, open) in self.egress.open.iter().enumerate() {
+            if let Some(opened_at) = open.opened_at() {
+                let fill = self.group_limits(slot / GROUP_CLASSES).fill_time_max;
+                consider(opened_at + fill, Timer::Group);
+            }
         }
         consider(self.hold_timeout(), Timer::Reorder);
         if soonest.0 == Instant::FAR {

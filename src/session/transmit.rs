@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::path::Origin;
+use super::policy::Standing;
 use super::symbols::{SymbolKey, SymbolKind};
+use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
 use crate::base::{DropReason, Instant, LinkId};
 use crate::link::State;
@@ -130,8 +132,14 @@ impl Session {
                 link: id,
                 wan: link.wan,
                 role: wan.role,
+                direction: wan.direction,
                 rate_to_peer_kbit: kbit(wan.rate_to_peer),
                 rate_to_sender_kbit: kbit(wan.rate_to_us),
+                rtt_max_ms: wan
+                    .limits
+                    .rtt_max
+                    .map_or(0, |rtt| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX)),
+                loss_max_bp: wan.limits.loss_max.map_or(0, loss_on_wire),
                 name: &wan.name,
             }));
         }
@@ -328,7 +336,11 @@ impl Session {
     /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
     /// that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
     pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
-        let key = |link: &&Link| (link.sender.state() != State::Up, self.delay_of(link));
+        let key = |link: &&Link| {
+            // Links that carry no data of ours are quiet as long as there are others.
+            let idle = self.standing(link) != Standing::InUse;
+            (link.sender.state() != State::Up, idle, self.delay_of(link))
+        };
         let mut best: [Option<&Link>; 2] = [None, None];
         for link in self.links.iter().filter(|link| link.is_open()) {
             if best[0].is_none_or(|b| key(&link) < key(&b)) {
@@ -348,6 +360,12 @@ impl Session {
             best[1].filter(|_| troubled).map(|link| link.id),
         ]
     }
+}
+
+/// A loss limit in hundredths of a percent.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, >= 0
+const fn loss_on_wire(ratio: f64) -> u16 {
+    (ratio * LOSS_UNIT).round() as u16
 }
 
 fn plaintext(out: &mut [u8], now: Instant) -> Writer<'_> {

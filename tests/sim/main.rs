@@ -5,6 +5,7 @@ mod common;
 mod failover;
 mod links;
 mod loss;
+mod policy;
 mod sessions;
 mod storm;
 mod throughput;
