@@ -7,8 +7,9 @@ use crate::base::{Instant, Rate, Rng};
 use crate::link::{Delivery, Pacer, RateConfig, RateControl};
 use crate::wire::message::LinkOpen;
 
-/// Rate of a WAN nobody has measured or configured: slow enough for DSL uplinks, doubled each round trip.
-const RATE_START: Rate = Rate::from_mbps(10);
+/// Rate of a WAN nobody has measured or configured: a TCP's first window passes in 4 ms, so that its slow start is not
+/// ended by a queue of ours, and what is too much for a DSL uplink is seen within a round trip.
+const RATE_START: Rate = Rate::from_mbps(30);
 
 /// A loss limit travels in hundredths of a percent.
 pub const LOSS_UNIT: f64 = 10_000.0;

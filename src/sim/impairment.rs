@@ -96,7 +96,8 @@ pub struct Impairment<T> {
     /// Seed of everything that is a function of time (jitter, silences), independent of the traffic.
     time_seed: u64,
     bottleneck: Bottleneck,
-    queue: VecDeque<T>,
+    /// With the time at which each entered.
+    queue: VecDeque<(Instant, T)>,
     queue_bytes: u64,
     /// When the queue's head has been serialised; `None` when the queue is empty.
     head_finish: Option<Instant>,
@@ -106,6 +107,8 @@ pub struct Impairment<T> {
     held_back_count: u64,
     gilbert_bad: bool,
     counters: Counters,
+    /// When each packet left the bottleneck and how long it had waited, once somebody wants to know.
+    waits: Option<Vec<(Instant, Duration)>>,
 }
 
 impl<T: Payload> Impairment<T> {
@@ -128,7 +131,19 @@ impl<T: Payload> Impairment<T> {
             held_back_count: 0,
             gilbert_bad: false,
             counters: Counters::default(),
+            waits: None,
         }
+    }
+
+    /// Writes down the queueing delay of each packet from here on, which takes memory for each.
+    pub fn record_waits(&mut self) {
+        self.waits.get_or_insert_default();
+    }
+
+    /// For each packet since [`Impairment::record_waits`]: when its last bit left the bottleneck, and how much longer
+    /// it was there than it takes to serialise it at the mean rate.
+    pub fn waits(&self) -> &[(Instant, Duration)] {
+        self.waits.as_deref().unwrap_or_default()
     }
 
     /// What is in force.
@@ -176,7 +191,7 @@ impl<T: Payload> Impairment<T> {
         }
         self.queue_bytes += bytes;
         self.counters.queue_bytes_max = self.counters.queue_bytes_max.max(self.queue_bytes);
-        self.queue.push_back(packet);
+        self.queue.push_back((now, packet));
         if self.head_finish.is_none() {
             self.head_finish = Some(self.bottleneck.serve(now, bytes));
         }
@@ -214,15 +229,23 @@ impl<T: Payload> Impairment<T> {
     /// Moves everything that is serialised by `now` from the queue to the wire.
     fn advance(&mut self, now: Instant) {
         while let Some(finish) = self.head_finish.filter(|&finish| finish <= now) {
-            let Some(packet) = self.queue.pop_front() else {
+            let Some((entered, packet)) = self.queue.pop_front() else {
                 self.head_finish = None;
                 return;
             };
-            self.queue_bytes -= u64::from(packet.wire_bytes());
+            let bytes = u64::from(packet.wire_bytes());
+            self.queue_bytes -= bytes;
+            if let Some(waits) = &mut self.waits {
+                let own = self.spec.mean_rate().map(|rate| rate.time_for(bytes));
+                let wait = finish
+                    .since(entered)
+                    .saturating_sub(own.unwrap_or_default());
+                waits.push((finish, wait));
+            }
             self.head_finish = self
                 .queue
                 .front()
-                .map(|next| self.bottleneck.serve(finish, u64::from(next.wire_bytes())));
+                .map(|(_, next)| self.bottleneck.serve(finish, u64::from(next.wire_bytes())));
             self.on_serialised(packet, finish);
         }
     }

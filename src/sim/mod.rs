@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod nat;
 pub mod packet;
 pub mod plan;
+pub mod scenario;
 pub mod traffic;
 mod wire;
 pub mod world;

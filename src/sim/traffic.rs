@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::packet::{Arrival, Body, FlowAddress, Side, write_udp};
 use crate::base::{Instant, Rate};
 
-pub use tcp::{Tcp, TcpConfig};
+pub use tcp::{Tcp, TcpConfig, TcpCounters};
 
 /// Any flow.
 #[derive(Debug)]
@@ -197,17 +197,7 @@ impl Ping {
 
     /// The round trip that a part `quantile` of the answered requests sent in a span did not exceed.
     pub fn quantile(&self, quantile: f64, from: Instant, to: Instant) -> Option<Duration> {
-        let in_span = self.rtts.iter().filter(|(at, _)| *at >= from && *at < to);
-        let mut rtts: Vec<Duration> = in_span.map(|(_, rtt)| *rtt).collect();
-        rtts.sort_unstable();
-        let last = rtts.len().checked_sub(1)?;
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss
-        )] // a position in a list
-        let at = (last as f64 * quantile).ceil() as usize;
-        rtts.get(at).copied()
+        quantile_in(&self.rtts, quantile, from, to)
     }
 }
 
@@ -265,6 +255,26 @@ impl Cbr {
     pub fn arrivals(&self) -> &[(Instant, Duration)] {
         &self.arrivals
     }
+}
+
+/// What a part `quantile` of the samples of a span did not exceed; `None` when there are none.
+pub fn quantile_in(
+    samples: &[(Instant, Duration)],
+    quantile: f64,
+    from: Instant,
+    to: Instant,
+) -> Option<Duration> {
+    let in_span = samples.iter().filter(|(at, _)| *at >= from && *at < to);
+    let mut values: Vec<Duration> = in_span.map(|(_, value)| *value).collect();
+    let last = values.len().checked_sub(1)?;
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )] // a position in a list
+    let at = (last as f64 * quantile).ceil() as usize;
+    let (_, value, _) = values.select_nth_unstable(at.min(last));
+    Some(*value)
 }
 
 /// The longest time between two neighbours of `times` in a span, which counts from `from` and up to `to`.

@@ -12,6 +12,8 @@
 //! Checked at every step, with a panic that names the fault: time moves on; nothing comes out of a TUN twice or that
 //! was never sent.
 
+mod figures;
+
 use std::time::Duration;
 
 use super::impairment::{Impairment, Spec};
@@ -24,7 +26,6 @@ use crate::base::{FRAME_BYTES_MAX, Instant, Rng};
 use crate::endpoint::{Client, Endpoint, Event, Server, Transmit};
 use crate::session::RUN_BYTES_MAX;
 use crate::session::path::Origin;
-use crate::session::stats::SessionStats;
 
 /// Turns of the event loop at one instant. More means that someone asks to be woken and then does nothing.
 const TURNS_MAX: u32 = 2_000;
@@ -169,35 +170,6 @@ impl World {
     /// The server.
     pub const fn server(&mut self) -> &mut Server {
         &mut self.server
-    }
-
-    /// A client's session and the server's session with it, where there are such.
-    pub fn stats(&mut self, client: u8) -> (Option<SessionStats>, Option<SessionStats>) {
-        let now = self.now;
-        let mut near = self.client(client).stats(now).peers;
-        let mut far = self.server.stats(now).peers;
-        (
-            near.swap_remove(0).session,
-            far.swap_remove(usize::from(client)).session,
-        )
-    }
-
-    /// Datagrams and bytes that a link's directions carried up to now: towards the server, towards the client.
-    pub fn carried(&self, client: u8, link: usize) -> [(u64, u64); 2] {
-        let wire = &self.nodes[usize::from(client)].wires[link];
-        [&wire.up, &wire.down].map(|direction| {
-            let counters = direction.counters();
-            (counters.handled, counters.handled_bytes)
-        })
-    }
-
-    /// Datagrams that a link's directions lost on the wire: towards the server, towards the client.
-    pub fn lost(&self, client: u8, link: usize) -> [u64; 2] {
-        let wire = &self.nodes[usize::from(client)].wires[link];
-        [&wire.up, &wire.down].map(|direction| {
-            let counters = direction.counters();
-            counters.lost + counters.queue_drops + counters.outage_drops
-        })
     }
 
     /// Changes one or both directions of a link from now on.

@@ -143,10 +143,10 @@ pub fn backlog_max(delay: Duration, delay_max: Duration) -> Duration {
 pub const LOSS_MAX: f64 = 0.05;
 /// Smallest quality: a bad link stays better than none, and weights stay positive.
 pub const QUALITY_MIN: f64 = 0.001;
-/// Difference of delay that a fast link's backlog makes up for, at most. A link that is idle or had an outage is known
-/// by few and old samples; without this bound its supposed delay lets the others queue for as long, and the inner
-/// flow never grows enough to reach it.
-pub const BACKLOG_SPREAD_MAX: Duration = Duration::from_millis(30);
+/// Difference of delay that a fast link's backlog makes up for, at most. With less than the whole difference a far link
+/// is used too early: the flow then waits for it, and with the window it has gets less than the fast links alone carry.
+/// Beyond this the inner round trip would be all queue.
+pub const BACKLOG_SPREAD_MAX: Duration = Duration::from_millis(150);
 /// q0 of [`backlog_max`]: four pacing quanta of 0.5 ms.
 pub const BACKLOG_EXTRA: Duration = Duration::from_millis(2);
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chainlightning::base::{DropCounters, DropReason, Instant};
+use chainlightning::base::{DropCounters, Instant};
 use chainlightning::endpoint::{Endpoint, Event};
 use chainlightning::link::State;
 use chainlightning::session::stats::SessionStats;
@@ -180,33 +180,4 @@ pub fn millis(world: &World) -> u64 {
 pub fn finish(world: &mut World) {
     world.stop_all();
     world.run_for(ms(2_500));
-}
-
-/// Segments sent from either side that did not come out and that the sending end did not drop knowingly.
-pub fn missing_inside(world: &mut World) -> [u64; 2] {
-    let (near, far) = world.stats(0);
-    let now = world.now();
-    let outside = [
-        world.client(0).stats(now).drops,
-        world.server().stats(now).drops,
-    ];
-    let mut missing = [0; 2];
-    for (side, session) in [(Side::Client, near), (Side::Server, far)] {
-        let at = side.index();
-        let mut known = outside[at].clone();
-        if let Some(session) = session {
-            known.merge(&session.drops);
-        }
-        let dropped: u64 = [
-            DropReason::Aqm,
-            DropReason::QueueFull,
-            DropReason::NoBuffer,
-            DropReason::NoSession,
-        ]
-        .iter()
-        .map(|reason| known.get(*reason))
-        .sum();
-        missing[at] = world.counts(side).missing().saturating_sub(dropped);
-    }
-    missing
 }

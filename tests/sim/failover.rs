@@ -39,7 +39,7 @@ fn outage(link: usize, sides: &[Side], from: Side) {
         tcp(&world, flow).counters(),
     );
     finish(&mut world);
-    let lost = missing_inside(&mut world);
+    let lost = world.lost_inside();
     println!(
         "lost inside {lost:?}\n{before}\n{without}\n{}{}",
         describe(&mut world),

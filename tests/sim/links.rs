@@ -70,7 +70,7 @@ fn a_backup_carries_nothing_until_it_is_needed() {
     println!("{idle} {used}\n{}", states(&world));
     assert!(used > 3_000_000, "{used}");
     finish(&mut world);
-    assert_eq!(missing_inside(&mut world), [0, 0]);
+    assert_eq!(world.lost_inside(), [0, 0]);
     assert!(!cbr(&world, id).arrivals().is_empty());
 }
 
@@ -187,7 +187,7 @@ fn satellite_handovers_are_hidden() {
     assert!(e >= 0.7, "{e}");
     assert!(gap <= ms(200), "{gap:?}");
     finish(&mut world);
-    assert_eq!(missing_inside(&mut world), [0, 0]);
+    assert_eq!(world.lost_inside(), [0, 0]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_trickle_loses_nothing_at_five_percent() {
     world.run_for(ms(8_000));
     finish(&mut world);
     println!("{}", describe(&mut world));
-    assert_eq!(missing_inside(&mut world), [0, 0]);
+    assert_eq!(world.lost_inside(), [0, 0]);
     assert!(!cbr(&world, id).arrivals().is_empty());
 }
 
@@ -101,7 +101,7 @@ fn without_protection_losses_are_sent_again() {
     println!("{}", describe(&mut world));
     assert_eq!(symbols.repair, 0);
     assert!(symbols.resent > 0);
-    assert_eq!(missing_inside(&mut world), [0, 0]);
+    assert_eq!(world.lost_inside(), [0, 0]);
 }
 
 /// What part of the datagrams of 4 s at 10 Mbit/s each link carried.

@@ -127,7 +127,7 @@ fn a_new_address_of_a_link_is_learned_and_its_traffic_goes_on() {
     let changes = world.events().iter();
     let changes = changes.filter(|(_, _, event)| matches!(event, Event::PathChanged { .. }));
     assert_eq!(changes.count(), 6, "each link had two addresses");
-    assert_eq!(missing_inside(&mut world), [0, 0]);
+    assert_eq!(world.lost_inside(), [0, 0]);
     for id in [up, down] {
         assert!(cbr(&world, id).arrivals().len() as u64 > cbr(&world, id).sent() * 9 / 10);
     }

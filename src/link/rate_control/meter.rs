@@ -25,6 +25,8 @@ const POINT_SPACING: Duration = Duration::from_millis(4);
 /// A receiving span this long, and this many times as long as the sending span, is a silence of the link.
 const GAP_MICROS: i64 = 40_000;
 const GAP_RATIO: i64 = 4;
+/// No stretch is believed beyond this.
+const STRETCH_MAX: f64 = 100.0;
 /// Fewest packets and points of a measurement.
 const PACKETS_MIN: u64 = 8;
 const POINTS_MIN: u32 = 3;
@@ -53,6 +55,11 @@ impl Measured {
     /// What was received per second of receiving, in bits/s. A slope below -0.5 is a bunch, not a rate.
     pub(super) fn received(&self) -> f64 {
         self.delivered / (1.0 + self.slope.max(-0.5))
+    }
+
+    /// How long sending and receiving took, whichever is longer: a short burst into a slow WAN arrives stretched.
+    pub(super) fn stretch(&self) -> Duration {
+        self.span.mul_f64(1.0 + self.slope.clamp(0.0, STRETCH_MAX))
     }
 
     /// As [`Measured::received`], with the benefit of the doubt about the slope.
@@ -129,9 +136,12 @@ impl Track {
         if gap {
             self.count = 0;
         }
-        let merge = self
-            .back(1)
-            .is_some_and(|l| point.sent_at.since(l.sent_at) < POINT_SPACING);
+        // A short burst that arrives stretched is worth its points: it shows the capacity.
+        let merge = self.back(1).is_some_and(|l| {
+            let received = point.received_us.wrapping_sub(l.received_us);
+            point.sent_at.since(l.sent_at) < POINT_SPACING
+                && u128::from(received) < POINT_SPACING.as_micros()
+        });
         if merge {
             self.next = (self.next + POINTS - 1) % POINTS;
             let last = self.ring[self.next].owd_min_us;

@@ -142,6 +142,8 @@ pub struct RateControl {
     calibrated_at: Instant,
     /// Since when on_suspect stands.
     suspect_at: Instant,
+    /// Most that startup saw arrive; the first guess is above it and no evidence.
+    shown: f64,
     /// It came before the capacity was found.
     was_startup: bool,
     /// The last round of startup lost so much that the WAN may be full.
@@ -172,6 +174,7 @@ impl RateControl {
             loss_at: now,
             calibrated_at: now,
             suspect_at: now,
+            shown: 0.0,
             was_startup: false,
             doubt: false,
         }
@@ -229,6 +232,7 @@ impl RateControl {
         self.next_probe_at = now + self.sight.rtt;
         if now.since(self.suspect_at) > LONG_SILENCE {
             self.set_capacity(self.capacity * 0.5);
+            self.shown = 0.0;
             self.enter(Phase::Startup, 1.0, Instant::FAR, now);
         } else if self.was_startup {
             self.enter(Phase::Startup, RETURN_GAIN, Instant::FAR, now);

@@ -7,19 +7,22 @@ use super::meter::Measured;
 use super::{APP_LIMITED, LEVEL, Phase, QUEUE_HIGH, RateControl};
 use crate::base::Instant;
 
-/// Growth per round.
-const GAIN: f64 = 2.0;
+/// Growth per round. An inner TCP doubles each RTT by itself and ends its own slow start for good when its packets wait
+/// for our pacer, so the allowance grows faster than it.
+const GAIN: f64 = 3.0;
 /// Growth of the delay that says the round was too much, if a queue is seen too.
 const SLOPE: f64 = 0.10;
 /// Loss beyond this says the same where the WAN drops instead of queueing.
 const SHORTFALL: f64 = 0.25;
 /// Least and greatest span of packets a round is judged by, and the span in units of the jitter: at 15 the slope
 /// of 20 reports is right within 0.03.
-const ROUND: Duration = Duration::from_millis(50);
+const ROUND: Duration = Duration::from_millis(25);
 const ROUND_MAX: Duration = Duration::from_millis(200);
 const ROUND_JITTER: f64 = 15.0;
 /// A queue beyond this and the jitter is ours.
 const QUEUE: f64 = 0.004;
+/// What is more than heartbeats and reports (bits/s) and makes the delay grow measures a WAN that has shown nothing yet.
+const MEASURABLE: f64 = 1e6;
 /// An application that sends less than this share of the believed capacity does not show what the WAN carries.
 const IDLE: f64 = 0.25;
 
@@ -37,7 +40,7 @@ impl RateControl {
             }
             return;
         };
-        if round.span < span {
+        if round.stretch() < span {
             return;
         }
         let queue = self.sight.queue_min > QUEUE + self.sight.jitter;
@@ -61,19 +64,20 @@ impl RateControl {
             self.start_drain(false, now);
             return;
         }
-        if grows && round.span < span * 2 {
+        if grows && round.stretch() < span * 2 {
             return;
         }
         if high || queue && round.slope > -LEVEL {
             // The application alone sends about what the WAN carries, so no round doubles anything and the delay
             // grows too slowly to see. Whose queue it is the guard finds out.
-            self.set_capacity(self.capacity.max(round.received().min(round.sent())));
+            self.set_capacity(self.shown.max(round.received().min(round.sent())));
             self.schedule_probe(now);
             self.start_drain(true, now);
             return;
         }
         let came = round.received().min(round.sent());
         let limited = !self.backlogged && round.sent() < APP_LIMITED * self.pacing();
+        self.shown = self.shown.max(came);
         self.set_capacity(self.capacity.max(came));
         let gain = if limited { self.gain } else { GAIN };
         self.enter(Phase::Startup, gain, Instant::FAR, now);
@@ -82,11 +86,15 @@ impl RateControl {
     /// A queue beside an application that sends much less than the WAN should carry: perhaps it carries no more, but a
     /// few heartbeats that come late or not at all are no measure of it.
     fn judge_idle(&mut self, round: &Measured, span: Duration, now: Instant) {
-        if round.span < span * 2 || self.sight.queue_min < QUEUE_HIGH + self.sight.jitter {
+        if round.span < span * 2 && !round.grows(SLOPE)
+            || self.sight.queue_min < QUEUE_HIGH + self.sight.jitter
+        {
             return;
         }
         let received = round.received().min(round.sent());
-        self.set_capacity(received.max(self.capacity * STEP_DOWN));
+        let sure = round.grows(SLOPE) && round.sent() > MEASURABLE && self.shown < received;
+        let least = if sure { 0.0 } else { self.capacity * STEP_DOWN };
+        self.set_capacity(received.max(least));
         self.schedule_probe(now);
         self.start_drain(true, now);
     }

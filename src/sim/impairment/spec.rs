@@ -242,6 +242,17 @@ impl Spec {
         }
     }
 
+    /// Bytes that the bottleneck can carry in a span: nothing while the outage switch is on, and `None` when there is
+    /// no bottleneck. Scheduled outages and silences are not taken off.
+    pub fn bytes_in(&self, from: Instant, to: Instant) -> Option<u64> {
+        match &self.capacity {
+            _ if self.outage => Some(0),
+            Capacity::Unlimited => None,
+            Capacity::Rate(rate) => Some(rate.bytes_in(to.since(from))),
+            Capacity::Trace(trace) => Some(trace.bytes_in(from, to)),
+        }
+    }
+
     pub(super) fn is_outage(&self, at: Instant) -> bool {
         self.outage
             || self

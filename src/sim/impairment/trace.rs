@@ -79,6 +79,17 @@ impl Trace {
         Rate::from_bytes_over(self.millis.len() as u64 * OPPORTUNITY_BYTES, self.period())
     }
 
+    /// Bytes of all opportunities in a span. The one that ends a period counts as before that instant.
+    pub fn bytes_in(&self, from: Instant, to: Instant) -> u64 {
+        let before = |time: Instant| {
+            let millis = time.as_nanos().div_ceil(1_000_000);
+            let (cycle, into) = (millis / self.period_millis(), millis % self.period_millis());
+            let within = self.millis.partition_point(|&at| at < into) as u64;
+            cycle * self.millis.len() as u64 + within
+        };
+        before(to).saturating_sub(before(from)) * OPPORTUNITY_BYTES
+    }
+
     fn period_millis(&self) -> u64 {
         self.millis.last().copied().unwrap_or(1)
     }
@@ -187,6 +198,16 @@ mod tests {
         let trace = Trace::parse("0\n5\n5\n10\n").unwrap();
         assert_eq!(trace.period(), Duration::from_millis(10));
         assert_eq!(trace.mean_rate(), Rate::from_bits_per_s(4 * 1504 * 8 * 100));
+    }
+
+    #[test]
+    fn the_bytes_of_a_span_are_those_of_its_opportunities() {
+        let trace = Trace::parse("3\n7\n7\n10\n").unwrap();
+        let bytes = |from, to| trace.bytes_in(Instant::from_millis(from), Instant::from_millis(to));
+        assert_eq!(bytes(0, 3), 0);
+        assert_eq!(bytes(3, 8), 3 * OPPORTUNITY_BYTES);
+        assert_eq!(bytes(8, 19), 4 * OPPORTUNITY_BYTES);
+        assert_eq!(bytes(0, 100), 40 * OPPORTUNITY_BYTES);
     }
 
     #[test]

@@ -120,6 +120,11 @@ impl Tcp {
         *self.sender.counters()
     }
 
+    /// The round trip that a part `quantile` of the acknowledgements of a span did not exceed.
+    pub fn rtt_quantile(&self, quantile: f64, from: Instant, to: Instant) -> Option<Duration> {
+        super::quantile_in(self.sender.rtts(), quantile, from, to)
+    }
+
     /// Congestion window in segments, smoothed RTT.
     pub fn window(&self) -> (f64, Duration) {
         self.sender.window()

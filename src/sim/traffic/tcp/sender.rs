@@ -57,6 +57,8 @@ pub(super) struct Sender {
     rttvar: Duration,
     rtt_min: Duration,
     rtt_last: Duration,
+    /// Time and length of each round trip.
+    rtts: Vec<(Instant, Duration)>,
     /// Send time and segment of the newest delivery.
     newest: (Instant, u64),
     highest_sacked: u64,
@@ -94,6 +96,7 @@ impl Sender {
             rttvar: Duration::ZERO,
             rtt_min: Duration::MAX,
             rtt_last: Duration::ZERO,
+            rtts: Vec::new(),
             newest: (Instant::ZERO, 0),
             highest_sacked: 0,
             reordering_seen: false,
@@ -121,6 +124,10 @@ impl Sender {
 
     pub(super) fn window(&self) -> (f64, Duration) {
         (self.cubic.window, self.srtt.unwrap_or_default())
+    }
+
+    pub(super) fn rtts(&self) -> &[(Instant, Duration)] {
+        &self.rtts
     }
 
     pub(super) const fn stop(&mut self) {
@@ -169,6 +176,7 @@ impl Sender {
         };
         let rtt = now.since(sent_at);
         self.rtt_last = rtt;
+        self.rtts.push((now, rtt));
         self.rtt_min = self.rtt_min.min(rtt);
         self.cubic
             .on_rtt(rtt, self.rtt_min, self.acked, self.next());

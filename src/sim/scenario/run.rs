@@ -1,0 +1,445 @@
+//! One scenario from the first handshake to the last segment, and its figures.
+//!
+//! ```text
+//!  links come up ─► pings alone (1 s) ─► flows begin ─► changes at their times ... ─► flows stop ─► all arrives (2.5 s)
+//!                                        0              samples each 100 ms           length
+//! ```
+
+use std::time::Duration;
+
+use super::row::{Figure, Row, Second};
+use super::{Inner, Scenario, Span};
+use crate::base::{Instant, Rate};
+use crate::link::State;
+use crate::session::egress::SymbolCounts;
+use crate::session::stats::SessionStats;
+use crate::sim::impairment::{Capacity, Spec};
+use crate::sim::packet::{MSS, Side};
+use crate::sim::traffic::{Cbr, Flow, Ping, Tcp, TcpConfig, longest_gap, quantile_in};
+use crate::sim::world::{FlowId, World};
+
+/// Payload of a full packet as part of what the links carry for it: 1348 of 1450 bytes.
+pub const GOODPUT_SHARE: f64 = 0.93;
+/// By then all links must have come up.
+const UP_WITHIN: Duration = Duration::from_secs(5);
+/// Pings before the flows: how many and how often.
+const IDLE_PINGS: u64 = 100;
+const IDLE_INTERVAL: Duration = Duration::from_millis(10);
+/// Time between two samples.
+const TICK: Duration = Duration::from_millis(100);
+/// What is under way gets so long to arrive.
+const REST: Duration = Duration::from_millis(2_500);
+/// When the believed capacities are compared with the links.
+const CAPACITY_AFTER: Duration = Duration::from_secs(2);
+
+/// Runs a scenario.
+///
+/// # Panics
+/// If the links do not come up, or the world finds a fault in the tunnel.
+pub fn run(scenario: &Scenario) -> Row {
+    let mut run = Run::new(scenario);
+    run.drive();
+    run.world.stop_all();
+    run.world.run_for(REST);
+    run.row()
+}
+
+/// Sums at one instant.
+#[derive(Debug)]
+struct Sample {
+    at: Instant,
+    /// Segments that the judged TCPs sent, sent again, and their timeouts.
+    tcp: [u64; 3],
+    symbols: SymbolCounts,
+    suspicions: u64,
+}
+
+#[derive(Debug)]
+struct Run<'a> {
+    scenario: &'a Scenario,
+    world: World,
+    /// Whose sending is judged.
+    from: Side,
+    begin: Instant,
+    idle: FlowId,
+    bulk: Vec<FlowId>,
+    pings: Vec<FlowId>,
+    samples: Vec<Sample>,
+    /// How the links were from a time on.
+    specs: Vec<(Instant, Vec<[Spec; 2]>)>,
+    capacity_error: Option<f64>,
+    story: Vec<Second>,
+}
+
+impl<'a> Run<'a> {
+    /// Links up, pings alone over, flows there.
+    fn new(scenario: &'a Scenario) -> Self {
+        let mut world = World::new(scenario.plan.clone());
+        let up = world.run_until(Instant::ZERO + UP_WITHIN, |world| {
+            let (near, far) = world.stats(0);
+            let all_up = |stats: Option<SessionStats>| {
+                stats.is_some_and(|stats| stats.links.iter().all(|link| link.state == State::Up))
+            };
+            all_up(near) && all_up(far)
+        });
+        assert!(up, "the links do not come up: {:#?}", world.events());
+        let from = scenario.from();
+        let (address, start) = (world.next_address(0), world.now());
+        let ping = Ping::new(address, from, IDLE_INTERVAL, IDLE_PINGS, start);
+        let idle = world.add(0, Flow::Ping(ping));
+        world.run_for(IDLE_INTERVAL * u32::try_from(IDLE_PINGS).unwrap_or(1));
+        world.record_waits();
+        let mut run = Self {
+            scenario,
+            from,
+            begin: world.now(),
+            world,
+            idle,
+            bulk: Vec::new(),
+            pings: Vec::new(),
+            samples: Vec::new(),
+            specs: Vec::new(),
+            capacity_error: None,
+            story: Vec::new(),
+        };
+        for inner in &scenario.flows {
+            run.add(inner);
+        }
+        run
+    }
+
+    fn add(&mut self, inner: &Inner) {
+        let (address, start) = (self.world.next_address(0), self.begin);
+        let flow = match *inner {
+            Inner::Tcp { from, config } => {
+                let config = TcpConfig { start, ..config };
+                Flow::Tcp(Box::new(Tcp::new(address, from, config)))
+            }
+            Inner::Cbr { from, rate, bytes } => {
+                let count = rate.bytes_in(self.scenario.length) / bytes as u64;
+                Flow::Cbr(Cbr::new(address, from, rate, bytes, count, start))
+            }
+            Inner::Ping { from, interval } => {
+                Flow::Ping(Ping::new(address, from, interval, u64::MAX, start))
+            }
+        };
+        let is_ping = matches!(flow, Flow::Ping(_));
+        let id = self.world.add(0, flow);
+        if is_ping {
+            self.pings.push(id);
+        } else if inner.from() == self.from {
+            self.bulk.push(id);
+        }
+    }
+
+    /// Time goes on to the end of the flows, with samples on the way.
+    fn drive(&mut self) {
+        let end = self.begin + self.scenario.length;
+        self.note_specs();
+        self.sample();
+        let mut changes = self.scenario.changes.iter().peekable();
+        let (mut tick, mut second) = (self.begin + TICK, self.begin + Duration::from_secs(1));
+        while self.world.now() < end {
+            let due = changes
+                .peek()
+                .map_or(Instant::FAR, |change| self.begin + change.at);
+            self.world.run_until(tick.min(due).min(end), |_| false);
+            let now = self.world.now();
+            while let Some(change) = changes.next_if(|change| now >= self.begin + change.at) {
+                self.world
+                    .change(0, change.link, &change.sides, &change.words);
+                self.note_specs();
+            }
+            if now >= tick {
+                tick += TICK;
+                self.sample();
+            }
+            if now >= second {
+                second += Duration::from_secs(1);
+                self.tell();
+            }
+        }
+    }
+
+    fn note_specs(&mut self) {
+        let links = 0..self.scenario.plan.links.len();
+        let specs = links
+            .map(|link| self.world.specs(0, link).map(Clone::clone))
+            .collect();
+        self.specs.push((self.world.now(), specs));
+    }
+
+    /// The judged sender's session.
+    fn session(&mut self) -> SessionStats {
+        let (near, far) = self.world.stats(0);
+        match self.from {
+            Side::Client => near,
+            Side::Server => far,
+        }
+        .expect("a session that was up stays")
+    }
+
+    fn sample(&mut self) {
+        let stats = self.session();
+        let at = self.world.now();
+        let mut tcp = [0; 3];
+        for &id in &self.bulk {
+            if let Flow::Tcp(flow) = self.world.flow(id) {
+                let counters = flow.counters();
+                tcp[0] += self.world.ledger(id, self.from).counts().sent_segments;
+                tcp[1] += counters.retransmitted;
+                tcp[2] += counters.timeouts;
+            }
+        }
+        if at == self.begin + CAPACITY_AFTER {
+            let errors = stats.links.iter().zip(&self.specs[0].1);
+            self.capacity_error = errors
+                .filter_map(|(link, specs)| match specs[self.from.index()].capacity {
+                    Capacity::Rate(rate) => Some(link.capacity.as_mbps() / rate.as_mbps() - 1.0),
+                    Capacity::Unlimited | Capacity::Trace(_) => None,
+                })
+                .max_by(|a, b| a.abs().total_cmp(&b.abs()));
+        }
+        self.samples.push(Sample {
+            at,
+            tcp,
+            symbols: stats.symbols,
+            suspicions: stats.links.iter().map(|link| link.suspicions).sum(),
+        });
+    }
+
+    /// Writes down the second that ends now.
+    fn tell(&mut self) {
+        let to = self.world.now();
+        let from = Instant::from_nanos(to.as_nanos().saturating_sub(1_000_000_000));
+        let stats = self.session();
+        let goodput = self.goodputs(from, to).iter().sum();
+        let links = (0..stats.links.len())
+            .map(|at| {
+                let link = &stats.links[at];
+                let waits = self.world.waits(0, at, self.from);
+                let wait = quantile_in(waits, 0.5, from, to).unwrap_or_default();
+                format!(
+                    "{:5.1} {} q{:.1}",
+                    link.capacity.as_mbps(),
+                    if link.state == State::Up {
+                        link.phase
+                    } else {
+                        link.state.name()
+                    },
+                    millis(wait),
+                )
+            })
+            .collect();
+        let tcp = self.bulk.iter().find_map(|&id| match self.world.flow(id) {
+            Flow::Tcp(tcp) => Some(tcp),
+            _ => None,
+        });
+        let tcp = tcp.map_or(String::new(), |tcp| {
+            let ((window, rtt), did) = (tcp.window(), tcp.counters());
+            format!(
+                "window {window:.0} rtt {:.0} again {} recoveries {}-{} rto {}",
+                millis(rtt),
+                did.retransmitted,
+                did.recoveries,
+                did.undone,
+                did.timeouts
+            )
+        });
+        self.story.push(Second {
+            goodput,
+            efficiency: self.efficiency(goodput, from, to).unwrap_or_default(),
+            tcp,
+            links,
+            session: format!(
+                "queue {} kB load {:.2} repair {} aqm {}",
+                stats.queued_bytes / 1_000,
+                stats.load,
+                stats.repair_count,
+                stats.drops.get(crate::base::DropReason::Aqm)
+            ),
+        });
+    }
+
+    /// Goodput of each bulk flow in a span, Mbit/s.
+    fn goodputs(&self, from: Instant, to: Instant) -> Vec<f64> {
+        let flows = self.bulk.iter().map(|&id| self.world.flow(id));
+        flows
+            .map(|flow| match flow {
+                Flow::Tcp(tcp) => tcp.goodput(from, to).as_mbps(),
+                Flow::Cbr(cbr) => {
+                    let in_span = |at: Instant| at >= from && at < to;
+                    let count = cbr.arrivals().iter().filter(|(at, _)| in_span(*at)).count();
+                    Rate::from_bytes_over((count * MSS) as u64, to.since(from)).as_mbps()
+                }
+                Flow::Ping(_) => 0.0,
+            })
+            .collect()
+    }
+
+    /// Bytes that the links that are alive in both directions can carry in a span; `None` without any bound.
+    fn available(&self, from: Instant, to: Instant) -> Option<u64> {
+        let mut sum = 0;
+        for (at, (start, links)) in self.specs.iter().enumerate() {
+            let until = self.specs.get(at + 1).map_or(Instant::FAR, |next| next.0);
+            let (start, end) = (from.max(*start), to.min(until));
+            if start >= end {
+                continue;
+            }
+            for specs in links {
+                if specs.iter().all(|spec| !spec.outage) {
+                    sum += specs[self.from.index()].bytes_in(start, end)?;
+                }
+            }
+        }
+        Some(sum)
+    }
+
+    fn efficiency(&self, goodput: f64, from: Instant, to: Instant) -> Option<f64> {
+        let available = Rate::from_bytes_over(self.available(from, to)?, to.since(from)).as_mbps();
+        (available > 0.0).then(|| goodput / (GOODPUT_SHARE * available))
+    }
+
+    fn span(&self, span: Span) -> (Instant, Instant) {
+        let end = self.scenario.length;
+        (
+            self.begin + span.from.min(end),
+            self.begin + span.to.min(end),
+        )
+    }
+
+    /// The samples at the ends of a span.
+    fn samples(&self, (from, to): (Instant, Instant)) -> [&Sample; 2] {
+        [from, to].map(|time| {
+            let after = self.samples.partition_point(|sample| sample.at <= time);
+            &self.samples[after.saturating_sub(1)]
+        })
+    }
+
+    fn row(mut self) -> Row {
+        let mut row = Row::default();
+        row.story = std::mem::take(&mut self.story);
+        self.set_speed(&mut row);
+        self.set_pings(&mut row);
+        self.set_faults(&mut row);
+        self.set_links(&mut row);
+        row
+    }
+
+    fn set_speed(&self, row: &mut Row) {
+        let (from, to) = self.span(self.scenario.steady);
+        let goodputs = self.goodputs(from, to);
+        let sum: f64 = goodputs.iter().sum();
+        let squares: f64 = goodputs.iter().map(|goodput| goodput * goodput).sum();
+        #[allow(clippy::cast_precision_loss)] // a few flows
+        let fairness = sum * sum / (goodputs.len() as f64 * squares);
+        row.set(Figure::Goodput, Some(sum));
+        row.set(Figure::Efficiency, self.efficiency(sum, from, to));
+        row.set(Figure::Fairness, fairness.is_finite().then_some(fairness));
+        let tcps: Vec<&Tcp> = self.tcps().collect();
+        for (figure, quantile) in [
+            (Figure::RttP50, 0.5),
+            (Figure::RttP95, 0.95),
+            (Figure::RttP99, 0.99),
+        ] {
+            let worst = tcps
+                .iter()
+                .filter_map(|tcp| tcp.rtt_quantile(quantile, from, to))
+                .max();
+            row.set(figure, worst.map(millis));
+        }
+    }
+
+    fn tcps(&self) -> impl Iterator<Item = &Tcp> {
+        let flows = self.bulk.iter().map(|&id| self.world.flow(id));
+        flows.filter_map(|flow| match flow {
+            Flow::Tcp(tcp) => Some(&**tcp),
+            Flow::Cbr(_) | Flow::Ping(_) => None,
+        })
+    }
+
+    fn set_pings(&self, row: &mut Row) {
+        let span = self.span(self.scenario.steady);
+        let quantile =
+            |id: FlowId, part: f64, (from, to): (Instant, Instant)| match self.world.flow(id) {
+                Flow::Ping(ping) => ping.quantile(part, from, to).map(millis),
+                _ => None,
+            };
+        for (part, idle, beside, rise) in [
+            (0.5, Figure::IdleP50, Figure::PingP50, Figure::RiseP50),
+            (0.99, Figure::IdleP99, Figure::PingP99, Figure::RiseP99),
+        ] {
+            let before = quantile(self.idle, part, (Instant::ZERO, self.begin));
+            let during = self.pings.iter().filter_map(|&id| quantile(id, part, span));
+            let during = during.max_by(f64::total_cmp);
+            row.set(idle, before);
+            row.set(beside, during);
+            row.set(
+                rise,
+                during.zip(before).map(|(during, before)| during - before),
+            );
+        }
+    }
+
+    fn set_faults(&mut self, row: &mut Row) {
+        let watched = self.span(self.scenario.watched);
+        let gaps = self.bulk.iter().map(|&id| match self.world.flow(id) {
+            Flow::Tcp(tcp) => tcp.longest_gap(watched.0, watched.1),
+            Flow::Cbr(cbr) => longest_gap(cbr.arrivals().iter().map(|a| a.0), watched.0, watched.1),
+            Flow::Ping(_) => Duration::ZERO,
+        });
+        row.set(Figure::Gap, gaps.max().map(millis));
+        let [first, last] = self.samples(watched);
+        let did = |at: usize| last.tcp[at] - first.tcp[at];
+        if self.tcps().next().is_some() {
+            row.set(Figure::Resent, share(did(1), did(0)));
+            row.set(Figure::Timeouts, Some(number(did(2))));
+        }
+        let suspicions = last.suspicions - first.suspicions;
+        row.set(Figure::Suspicions, Some(number(suspicions)));
+        let counts = self.world.counts(self.from);
+        row.set(
+            Figure::Disorder,
+            share(counts.out_of_order, counts.delivered),
+        );
+        let lost = self.world.lost_inside()[self.from.index()];
+        row.set(Figure::Lost, Some(number(lost)));
+        row.set(Figure::LossRatio, share(lost, counts.sent_segments));
+    }
+
+    fn set_links(&self, row: &mut Row) {
+        let span = self.span(self.scenario.steady);
+        for (figure, part) in [
+            (Figure::QueueP50, 0.5),
+            (Figure::QueueP95, 0.95),
+            (Figure::QueueP99, 0.99),
+        ] {
+            let worst = (0..self.scenario.plan.links.len())
+                .filter_map(|link| {
+                    quantile_in(self.world.waits(0, link, self.from), part, span.0, span.1)
+                })
+                .max();
+            row.set(figure, worst.map(millis));
+        }
+        row.set(Figure::CapacityError, self.capacity_error);
+        let [first, last] = self.samples(span).map(|sample| sample.symbols);
+        let extra = |counts: SymbolCounts| counts.repair + counts.duplicate + counts.resent;
+        row.set(
+            Figure::Overhead,
+            share(extra(last) - extra(first), last.source - first.source),
+        );
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[allow(clippy::cast_precision_loss)] // counts of a short run
+const fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn share(part: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| number(part) / number(all))
+}

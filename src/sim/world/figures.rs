@@ -1,0 +1,93 @@
+//! What can be read off a world besides its flows: the links' own counters and queues, and what the tunnel lost.
+
+use std::time::Duration;
+
+use super::World;
+use crate::base::{DropReason, Instant};
+use crate::endpoint::Endpoint;
+use crate::session::stats::SessionStats;
+use crate::sim::impairment::Spec;
+use crate::sim::packet::Side;
+
+/// Discards of the sending end by which a flow is meant to notice that there is too much of it.
+const KNOWN_DROPS: [DropReason; 4] = [
+    DropReason::Aqm,
+    DropReason::QueueFull,
+    DropReason::NoBuffer,
+    DropReason::NoSession,
+];
+
+impl World {
+    /// A client's session and the server's session with it, where there are such.
+    pub fn stats(&mut self, client: u8) -> (Option<SessionStats>, Option<SessionStats>) {
+        let now = self.now;
+        let mut near = self.client(client).stats(now).peers;
+        let mut far = self.server.stats(now).peers;
+        (
+            near.swap_remove(0).session,
+            far.swap_remove(usize::from(client)).session,
+        )
+    }
+
+    /// Datagrams and bytes that a link's directions carried up to now: towards the server, towards the client.
+    pub fn carried(&self, client: u8, link: usize) -> [(u64, u64); 2] {
+        let wire = &self.nodes[usize::from(client)].wires[link];
+        [&wire.up, &wire.down].map(|direction| {
+            let counters = direction.counters();
+            (counters.handled, counters.handled_bytes)
+        })
+    }
+
+    /// Datagrams that a link's directions lost on the wire: towards the server, towards the client.
+    pub fn lost(&self, client: u8, link: usize) -> [u64; 2] {
+        let wire = &self.nodes[usize::from(client)].wires[link];
+        [&wire.up, &wire.down].map(|direction| {
+            let counters = direction.counters();
+            counters.lost + counters.queue_drops + counters.outage_drops
+        })
+    }
+
+    /// How a link behaves at present: towards the server, towards the client.
+    pub fn specs(&self, client: u8, link: usize) -> [&Spec; 2] {
+        let wire = &self.nodes[usize::from(client)].wires[link];
+        [&wire.up, &wire.down].map(|direction| direction.spec())
+    }
+
+    /// Writes down the queueing delay of each datagram in the links' bottlenecks from here on.
+    pub fn record_waits(&mut self) {
+        for wire in self.nodes.iter_mut().flat_map(|node| &mut node.wires) {
+            wire.up.record_waits();
+            wire.down.record_waits();
+        }
+    }
+
+    /// When each datagram from `from` left the bottleneck of a link, and its queueing delay there.
+    pub fn waits(&self, client: u8, link: usize, from: Side) -> &[(Instant, Duration)] {
+        let wire = &self.nodes[usize::from(client)].wires[link];
+        match from {
+            Side::Client => wire.up.waits(),
+            Side::Server => wire.down.waits(),
+        }
+    }
+
+    /// Segments sent from either side of client 0 that did not come out and that the sending end did not drop
+    /// knowingly. Segments under way count, so let them arrive first.
+    pub fn lost_inside(&mut self) -> [u64; 2] {
+        let now = self.now;
+        let outside = [
+            self.client(0).stats(now).drops,
+            self.server.stats(now).drops,
+        ];
+        let (near, far) = self.stats(0);
+        let mut lost = [0; 2];
+        for (side, session) in [(Side::Client, near), (Side::Server, far)] {
+            let mut drops = outside[side.index()].clone();
+            if let Some(session) = session {
+                drops.merge(&session.drops);
+            }
+            let known: u64 = KNOWN_DROPS.iter().map(|reason| drops.get(*reason)).sum();
+            lost[side.index()] = self.counts(side).missing().saturating_sub(known);
+        }
+        lost
+    }
+}
