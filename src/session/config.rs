@@ -13,8 +13,8 @@ pub enum Mode {
     /// Earliest delivery over all links: the sum of the links at the delay of the best.
     #[default]
     Balanced,
-    /// The most goodput: every link is used as soon as it delivers first, nothing goes out twice, and queues may stand
-    /// longer before a sender is told to slow down.
+    /// The most goodput: nothing goes out twice, less repair, and queues may stand longer before a sender is told to
+    /// slow down.
     Throughput,
     /// The least delay: the quickest links as long as they carry the load, short queues, copies of all sparse symbols.
     Latency,

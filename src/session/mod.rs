@@ -175,23 +175,7 @@ impl Session {
             .max(overhead::DATAGRAM_BYTES_MIN);
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
         let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
-        let sender = sender_config(&config);
-        let links: Vec<Link> = (0..parameters.link_count.min(LINK_COUNT_MAX))
-            .take(LINKS_MAX)
-            .map(|number| {
-                let wan = parameters
-                    .wan_of_link
-                    .get(usize::from(number))
-                    .copied()
-                    .unwrap_or(WanId(number));
-                let (opening, path) = if parameters.initiator {
-                    (Opening::Asking(now), Path::fixed())
-                } else {
-                    (Opening::Waiting, Path::learned())
-                };
-                Link::new(LinkId(number), wan, opening, path, sender, now)
-            })
-            .collect();
+        let links = links_of(parameters, sender_config(&config), now);
         let wans = parameters
             .wans
             .iter()
@@ -359,6 +343,26 @@ impl Session {
     const fn role_is_initiator(&self) -> bool {
         self.initiator
     }
+}
+
+/// The links of a new session.
+fn links_of(parameters: &SessionParameters, sender: SenderConfig, now: Instant) -> Vec<Link> {
+    (0..parameters.link_count.min(LINK_COUNT_MAX))
+        .take(LINKS_MAX)
+        .map(|number| {
+            let wan = parameters
+                .wan_of_link
+                .get(usize::from(number))
+                .copied()
+                .unwrap_or(WanId(number));
+            let (opening, path) = if parameters.initiator {
+                (Opening::Asking(now), Path::fixed())
+            } else {
+                (Opening::Waiting, Path::learned())
+            };
+            Link::new(LinkId(number), wan, opening, path, sender, now)
+        })
+        .collect()
 }
 
 /// What the links' senders take from the configuration.

@@ -64,12 +64,12 @@ impl Standing {
     pub const fn cause(self) -> &'static str {
         match self {
             Self::InUse => "",
-            Self::Backup => "backup: waits for the active links to fail",
+            Self::Backup => "waits for the active links to fail",
             Self::Spent => "its quota is used up: waits for all others to fail",
-            Self::Parked(Parked::Rtt) => "parked: round trip above max_rtt_ms",
-            Self::Parked(Parked::Loss) => "parked: loss above max_loss_percent",
+            Self::Parked(Parked::Rtt) => "round trip above max_rtt_ms",
+            Self::Parked(Parked::Loss) => "loss above max_loss_percent",
             Self::Parked(Parked::Outlier) => {
-                "parked: too slow for what it carries, flows would wait for it"
+                "too slow for what it carries, flows would wait for it"
             }
             Self::OtherWay => "sends no data: its direction is the other way",
             Self::Off => "switched off",
@@ -234,7 +234,7 @@ impl Session {
         }
     }
 
-    /// The links that would slow everybody down, by number. Only those that have shown what they carry; and not in the
+    /// The links that would slow everybody down, by number. Only those of which it is known what they carry; and not in the
     /// modes that are there for comparison.
     fn outliers(&self) -> [bool; LINKS_MAX] {
         let mut out = [false; LINKS_MAX];
@@ -270,9 +270,11 @@ impl Session {
         };
         assess(&figures[..count], exponents, 1.0, &mut assessments);
         for (&wan, assessment) in judged.iter().zip(&assessments).take(count) {
-            let measured = self.wans[wan].rate.phase() != Phase::Startup;
+            let wan_of = &self.wans[wan];
+            let known =
+                wan_of.rate.phase() != Phase::Startup || wan_of.config.rate_to_peer.is_some();
             for (link, outlier) in self.links.iter().zip(&mut out) {
-                *outlier |= link.wan.index() == wan && assessment.outlier && measured;
+                *outlier |= link.wan.index() == wan && assessment.outlier && known;
             }
         }
         out

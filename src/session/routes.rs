@@ -270,9 +270,7 @@ impl Session {
                     (None, false) => Scope::Nowhere,
                 }
             }
-            Target::Best => self
-                .best(route.best)
-                .map_or(Scope::Nowhere, |at| Scope::One(at)),
+            Target::Best => self.best(route.best).map_or(Scope::Nowhere, Scope::One),
         }
     }
 

@@ -209,7 +209,7 @@ impl Session {
         let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
         self.egress
             .scheduler
-            .pick(wire, now, self.load_for_picks(), &self.candidates)
+            .pick(wire, now, self.load.value(), &self.candidates)
     }
 
     /// A second link beside the candidate `first`.
@@ -238,7 +238,7 @@ impl Session {
 
     pub(super) fn pick_for_repair(&mut self, bytes: usize, now: Instant) -> Option<usize> {
         let wire = overhead::wire_bytes(overhead::datagram_bytes(bytes));
-        let load = self.load_for_picks();
+        let load = self.load.value();
         self.egress
             .scheduler
             .pick_for_repair(wire, now, load, &self.candidates)

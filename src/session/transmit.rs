@@ -364,7 +364,7 @@ impl Session {
 
 /// A loss limit in hundredths of a percent.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, >= 0
-const fn loss_on_wire(ratio: f64) -> u16 {
+fn loss_on_wire(ratio: f64) -> u16 {
     (ratio * LOSS_UNIT).round() as u16
 }
 
