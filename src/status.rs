@@ -233,6 +233,10 @@ pub struct LinkStatus {
     pub loss_ratio_tx: f64,
     /// Part of the datagrams lost in our receiving direction, 0 to 1.
     pub loss_ratio_rx: f64,
+    /// Longest datagram that is known to arrive in our sending direction; 0: the path is too narrow for data.
+    pub datagram_bytes: u32,
+    /// Times that long datagrams began to vanish.
+    pub black_holes: u64,
     /// Datagrams sent.
     pub tx_datagrams: u64,
     /// Datagrams received and authenticated.

@@ -258,6 +258,7 @@ fn two_values(key: &str) -> (String, String) {
         "general.tun_netmask" => words("255.255.255.0", "255.255.0.0"),
         "general.tun_local_ip6" | "general.tun_remote_ip6" => words("fd99::1", "fd99::2"),
         "general.tun_mtu" => pair("1400", "9000"),
+        "general.mss_clamp" => pair("\"auto\"", "1200"),
         "links.source_ips" => pair("[\"192.168.1.20\"]", "[\"192.168.1.21\", \"192.168.2.1\"]"),
         "links.start_port" => pair("9001", "50001"),
         "links.links_per_wan" | "links.ports" => pair("1", "2"),

@@ -15,7 +15,7 @@ use super::error::{Fault, FaultKind, Warning};
 use super::file::Table;
 use super::keys;
 use super::spans::{excerpt, place_of};
-use super::values::Role;
+use super::values::{MssClamp, Role};
 
 /// A value with the key and the place it came from.
 #[derive(Clone, Debug)]
@@ -115,6 +115,19 @@ impl FromToml for WordOr {
         match value.as_str() {
             Some(word) => Some(Self::Word(word.to_owned())),
             None => i64::from_toml(value).map(Self::Number),
+        }
+    }
+}
+
+impl FromToml for MssClamp {
+    const KIND: &'static str = "\"auto\", \"off\" or an integer";
+    fn from_toml(value: &DeValue<'_>) -> Option<Self> {
+        match value.as_str() {
+            Some("auto") => Some(Self::Auto),
+            Some("off") => Some(Self::Off),
+            Some(_) => None,
+            // What does not fit is out of any range.
+            None => i64::from_toml(value).map(|n| Self::Bytes(u16::try_from(n).unwrap_or(0))),
         }
     }
 }

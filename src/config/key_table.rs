@@ -42,6 +42,9 @@ pub const ALL: &[Key] = &[
         Is("\"/var/lib/chainlightning\""),
         "Folder of what must outlive the program: the bytes counted for quotas.", "quotas",
         |c| c.state_folder.display().to_string()),
+    key("general.mss_clamp", Both, Live, "\"auto\", \"off\" or 536 to 8960 bytes", Is("\"auto\""),
+        "Greatest segment size that TCP connections from this side's TUN may announce; auto: what tun_mtu holds.",
+        "TUN device", |c| format!("{:?}", c.tunnel.mss_clamp)),
     // [links]
     key("links.source_ips", Client, Restart,
         "a list of addresses of this host, one for each WAN, each once", Is("[]"),

@@ -230,6 +230,19 @@ pub struct Tunnel {
     pub v6: Option<(Ipv6Addr, Ipv6Addr)>,
     /// Largest inner packet in bytes.
     pub mtu: u16,
+    /// What TCP connections through the tunnel may announce.
+    pub mss_clamp: MssClamp,
+}
+
+/// Greatest segment size of TCP connections through the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// What packets of the TUN's MTU hold.
+    Auto,
+    /// As the hosts say.
+    Off,
+    /// This many bytes.
+    Bytes(u16),
 }
 
 /// Length of the inner IPv6 network, as every IPv6 subnet has it (RFC 4291, section 2.5.4).

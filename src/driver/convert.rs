@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::{Prefix, WanId};
 use crate::config::{
-    self, CipherChoice, Class, ClassPolicy, Config, FecMode, Mode, Peer, Wan, WanRole,
+    self, CipherChoice, Class, ClassPolicy, Config, FecMode, Mode, MssClamp, Peer, Wan, WanRole,
 };
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
@@ -12,7 +12,7 @@ use crate::driver::RunError;
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
 use crate::session::config::{
-    ClassConfig, Direction, Mode as Striping, Policy, SessionConfig, WanConfig, WanLimits,
+    ClassConfig, Direction, Mode as Striping, MssMax, Policy, SessionConfig, WanConfig, WanLimits,
     WanRole as SessionRole,
 };
 use crate::sys::Clock;
@@ -54,6 +54,14 @@ pub fn session(config: &Config) -> SessionConfig {
         loss_weight: performance.loss_weight,
         heartbeat: performance.heartbeat_interval,
         reorder_max: performance.reorder_max,
+        mss_max: match config.tunnel.mss_clamp {
+            MssClamp::Off => None,
+            MssClamp::Auto => Some(MssMax::of_mtu(config.tunnel.mtu)),
+            MssClamp::Bytes(bytes) => Some(MssMax {
+                v4: bytes,
+                v6: bytes,
+            }),
+        },
         classes: config.classes.iter().map(class).collect(),
     }
 }

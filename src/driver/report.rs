@@ -275,6 +275,8 @@ impl Reporter {
             delay_ms: percentiles(&link.delay_out),
             loss_ratio_tx: link.loss_out,
             loss_ratio_rx,
+            datagram_bytes: link.datagram_bytes,
+            black_holes: link.black_holes,
             tx_datagrams: link.sent.1,
             rx_datagrams: link.received.1,
             tx_bytes: link.sent.0,
@@ -397,6 +399,7 @@ fn cause(link: &LinkStats) -> String {
         return format!("{why}; rate control: {}", link.phase);
     }
     let words = match link.cause {
+        _ if link.datagram_bytes == 0 => "takes short packets only, no data",
         Cause::Replied => "answers",
         other => other.name(),
     };

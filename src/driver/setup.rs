@@ -58,7 +58,7 @@ pub struct Prepared {
     pub tun: Tun,
     /// Sockets, and what they are for. Taken by the data thread.
     pub parts: Option<Parts>,
-    /// Largest datagram that all WANs carry whole.
+    /// Largest datagram that any of our devices carries whole; what the paths carry is found by probes.
     pub datagram_bytes_max: u16,
     /// The client's WANs in use, as the configuration numbers them, in the order of the session's numbers.
     pub opened: Vec<WanId>,
@@ -176,7 +176,7 @@ fn prepare_client(
         wan_of_link: Vec::new(),
         sockets: Vec::new(),
     };
-    let mut mtu = MTU_MAX;
+    let mut mtu = MTU_MIN;
     let mut refused = Vec::new();
     for (known_as, wan) in convert::wans(config) {
         let configured = &config.links.wans[known_as.index()];
@@ -189,7 +189,7 @@ fn prepare_client(
                     .wan_of_link
                     .extend(std::iter::repeat_n(id, sockets.len()));
                 parts.sockets.extend(sockets);
-                mtu = mtu.min(device_mtu);
+                mtu = mtu.max(device_mtu);
             }
             Err(error) => {
                 tracing::warn!(wan = wan.name, %error, "WAN left out");

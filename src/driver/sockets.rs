@@ -53,7 +53,8 @@ pub struct Sockets {
     listeners: Vec<UdpSocket>,
     links: BTreeMap<(PeerId, LinkId), LinkSocket>,
     by_key: BTreeMap<u32, (PeerId, LinkId)>,
-    segments: BTreeMap<PeerId, u16>,
+    /// UDP_SEGMENT of each link's socket, the next one included.
+    segments: BTreeMap<(PeerId, LinkId), u16>,
     next_key: u32,
     /// UDP segmentation and coalescing are wanted.
     offload: bool,
@@ -182,7 +183,7 @@ impl Sockets {
         socket.connect(origin.address)?;
         let key = self.free_key();
         datapath.add_socket(key, &socket, self.offload)?;
-        if let Some(&segment) = self.segments.get(&peer)
+        if let Some(&segment) = self.segments.get(&(peer, link))
             && self.offload
         {
             datapath.set_segment(key, segment);
@@ -227,17 +228,20 @@ impl Sockets {
         usize::try_from(bytes & !1).ok()
     }
 
-    /// Tells the peer's sockets how long the datagrams of a run are.
-    pub fn set_segment(&mut self, peer: PeerId, bytes: usize, datapath: &mut Datapath) {
+    /// Tells a link's socket how long the datagrams of a run are.
+    pub fn set_segment(
+        &mut self,
+        peer: PeerId,
+        link: LinkId,
+        bytes: usize,
+        datapath: &mut Datapath,
+    ) {
         let bytes = u16::try_from(bytes).unwrap_or(0);
-        self.segments.insert(peer, bytes);
-        if self.offload {
-            for (_, link) in self
-                .links
-                .range((peer, LinkId(0))..=(peer, LinkId(u8::MAX)))
-            {
-                datapath.set_segment(link.key, bytes);
-            }
+        self.segments.insert((peer, link), bytes);
+        if self.offload
+            && let Some(link) = self.links.get(&(peer, link))
+        {
+            datapath.set_segment(link.key, bytes);
         }
     }
 

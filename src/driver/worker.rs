@@ -291,11 +291,7 @@ impl Worker {
             ..
         } = self;
         match event {
-            Event::Established {
-                peer,
-                fresh,
-                segment_bytes,
-            } => {
+            Event::Established { peer, fresh } => {
                 if let Some(suppressed) = lines.keys.allow(now) {
                     tracing::info!(
                         peer = role.peer_name(peer),
@@ -304,22 +300,19 @@ impl Worker {
                         "keys agreed on"
                     );
                 }
-                sockets.set_segment(peer, segment_bytes, datapath);
             }
             Event::SegmentChanged {
                 peer,
-                segment_bytes,
+                link,
+                bytes,
+                shrunk,
             } => {
-                if let Some(suppressed) = lines.size.allow(now) {
-                    let peer = role.peer_name(peer);
-                    tracing::warn!(
-                        peer,
-                        bytes = segment_bytes,
-                        suppressed,
-                        "the path takes shorter datagrams only"
-                    );
+                let name = role.peer_name(peer);
+                tracing::debug!(peer = name, %link, bytes, "length of datagrams");
+                if shrunk && let Some(suppressed) = lines.size.allow(now) {
+                    tracing::warn!(peer = name, %link, bytes, suppressed, "the path takes shorter datagrams only");
                 }
-                sockets.set_segment(peer, segment_bytes, datapath);
+                sockets.set_segment(peer, link, bytes, datapath);
             }
             Event::Lost { peer } => {
                 if let Some(suppressed) = lines.ended.allow(now) {
@@ -400,7 +393,8 @@ impl Handler for Intake<'_> {
         if Sockets::is_too_long(errno)
             && let Some(bytes) = self.sockets.path_limit(peer, link)
         {
-            self.endpoint.on_path_limit(peer, bytes);
+            self.endpoint
+                .on_path_limit(peer, link, bytes, self.clock.now());
         }
     }
 

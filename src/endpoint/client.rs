@@ -241,11 +241,9 @@ impl Client {
         }
         if let Some(session) = &mut self.session {
             session.install_epoch(keys, now);
-            let segment_bytes = session.segment_bytes();
             self.events.push_back(Event::Established {
                 peer: PeerId(0),
                 fresh,
-                segment_bytes,
             });
         }
         self.dial_at = Instant::FAR;
@@ -329,19 +327,10 @@ impl Endpoint for Client {
     }
 
     fn handle_datagrams(&mut self, _origin: Option<Origin>, buffer: &mut [u8], now: Instant) {
-        let mut rest = buffer;
-        while !rest.is_empty() {
-            match header::split_first(rest) {
-                Ok((kind, datagram, tail)) => {
-                    if let Err(reason) = self.handle_datagram(kind, datagram, now) {
-                        self.drops.count(reason);
-                    }
-                    rest = tail;
-                }
-                Err(reason) => {
-                    self.drops.count(reason);
-                    return;
-                }
+        for part in header::datagrams(buffer) {
+            let taken = part.and_then(|(kind, datagram)| self.handle_datagram(kind, datagram, now));
+            if let Err(reason) = taken {
+                self.drops.count(reason);
             }
         }
     }
@@ -375,15 +364,9 @@ impl Endpoint for Client {
         }
     }
 
-    fn on_path_limit(&mut self, peer: PeerId, bytes: usize) {
-        if let Some(session) = &mut self.session
-            && session.limit_datagrams(bytes)
-        {
-            let segment_bytes = session.segment_bytes();
-            self.events.push_back(Event::SegmentChanged {
-                peer,
-                segment_bytes,
-            });
+    fn on_path_limit(&mut self, _peer: PeerId, link: LinkId, bytes: usize, now: Instant) {
+        if let Some(session) = &mut self.session {
+            session.limit_datagrams(link, bytes, now);
         }
     }
 
@@ -415,6 +398,18 @@ impl Endpoint for Client {
         loop {
             match self.session.as_mut()?.poll_event()? {
                 session::Event::PathChanged { .. } => {}
+                session::Event::SegmentChanged {
+                    link,
+                    bytes,
+                    shrunk,
+                } => {
+                    return Some(Event::SegmentChanged {
+                        peer: PeerId(0),
+                        link,
+                        bytes,
+                        shrunk,
+                    });
+                }
                 session::Event::LinkState { link, state } => {
                     return Some(Event::LinkState {
                         peer: PeerId(0),

@@ -57,8 +57,6 @@ pub enum Event {
         peer: PeerId,
         /// All tunnel state is new (first contact, or one side restarted).
         fresh: bool,
-        /// Length of a full datagram: the UDP_SEGMENT size of the peer's link sockets.
-        segment_bytes: usize,
     },
     /// The session ended; its sockets can go.
     Lost {
@@ -74,12 +72,16 @@ pub enum Event {
         /// Our port and the peer's address.
         origin: Origin,
     },
-    /// Datagrams are shorter from now on.
+    /// Runs of a link have datagrams of another length from now on.
     SegmentChanged {
-        /// Whose.
+        /// Whose link.
         peer: PeerId,
-        /// As in [`Event::Established`].
-        segment_bytes: usize,
+        /// Which.
+        link: LinkId,
+        /// The UDP_SEGMENT size for its socket.
+        bytes: usize,
+        /// Its path was found to take less than before.
+        shrunk: bool,
     },
     /// A link changed its state.
     LinkState {
@@ -102,8 +104,8 @@ pub trait Endpoint {
     fn handle_timeout(&mut self, now: Instant);
     /// The kernel refused a datagram of a link.
     fn on_send_error(&mut self, peer: PeerId, link: LinkId, now: Instant);
-    /// The kernel refuses datagrams to a peer that are longer than `bytes`.
-    fn on_path_limit(&mut self, peer: PeerId, bytes: usize);
+    /// The kernel refuses datagrams of a link that are longer than `bytes`.
+    fn on_path_limit(&mut self, peer: PeerId, link: LinkId, bytes: usize, now: Instant);
     /// A discard outside of the endpoint (socket, TUN).
     fn count_drop(&mut self, reason: DropReason, count: u64);
     /// The next datagrams to send, written to `out` (at least [`crate::session::RUN_BYTES_MAX`] long).

@@ -202,7 +202,6 @@ impl Server {
             return;
         };
         session.handle_timeout(now);
-        let segment_bytes = session.segment_bytes();
         if peer.session.replace(session).is_some() {
             self.events.push_back(Event::Lost { peer: id });
         }
@@ -213,7 +212,6 @@ impl Server {
         self.events.push_back(Event::Established {
             peer: id,
             fresh: true,
-            segment_bytes,
         });
     }
 
@@ -259,19 +257,11 @@ impl Endpoint for Server {
 
     fn handle_datagrams(&mut self, origin: Option<Origin>, buffer: &mut [u8], now: Instant) {
         let Some(origin) = origin else { return };
-        let mut rest = buffer;
-        while !rest.is_empty() {
-            match header::split_first(rest) {
-                Ok((kind, datagram, tail)) => {
-                    if let Err(reason) = self.handle_datagram(kind, origin, datagram, now) {
-                        self.drops.count(reason);
-                    }
-                    rest = tail;
-                }
-                Err(reason) => {
-                    self.drops.count(reason);
-                    return;
-                }
+        for part in header::datagrams(buffer) {
+            let taken =
+                part.and_then(|(kind, datagram)| self.handle_datagram(kind, origin, datagram, now));
+            if let Err(reason) = taken {
+                self.drops.count(reason);
             }
         }
     }
@@ -302,16 +292,10 @@ impl Endpoint for Server {
         }
     }
 
-    fn on_path_limit(&mut self, peer: PeerId, bytes: usize) {
+    fn on_path_limit(&mut self, peer: PeerId, link: LinkId, bytes: usize, now: Instant) {
         let known = self.peers.get_mut(peer.index());
-        if let Some(session) = known.and_then(|peer| peer.session.as_mut())
-            && session.limit_datagrams(bytes)
-        {
-            let segment_bytes = session.segment_bytes();
-            self.events.push_back(Event::SegmentChanged {
-                peer,
-                segment_bytes,
-            });
+        if let Some(session) = known.and_then(|peer| peer.session.as_mut()) {
+            session.limit_datagrams(link, bytes, now);
         }
     }
 
@@ -394,6 +378,18 @@ impl Endpoint for Server {
                             peer: id,
                             link,
                             state,
+                        });
+                    }
+                    session::Event::SegmentChanged {
+                        link,
+                        bytes,
+                        shrunk,
+                    } => {
+                        return Some(Event::SegmentChanged {
+                            peer: id,
+                            link,
+                            bytes,
+                            shrunk,
                         });
                     }
                     session::Event::EpochDropped(epoch) => {

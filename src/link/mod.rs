@@ -20,6 +20,7 @@ pub mod loss;
 pub mod minimum;
 pub mod owd;
 pub mod pacer;
+pub mod pmtu;
 pub mod rate_control;
 pub mod receiver;
 pub mod report;

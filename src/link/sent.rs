@@ -32,6 +32,10 @@ pub(super) struct Entry<T> {
     pub(super) item: Option<T>,
     /// Nobody is asked to report about it soon.
     pub(super) quiet: bool,
+    /// Longer than what is known to arrive: its loss says nothing of the link.
+    pub(super) probe: bool,
+    /// It left while the link was not Up: its fate shows whether the link works, not what it usually loses.
+    pub(super) trial: bool,
 }
 
 /// Ring of [`Entry`] by packet number.
@@ -139,6 +143,8 @@ mod tests {
                 fate: Fate::InFlight,
                 item: Some(n),
                 quiet: false,
+                probe: false,
+                trial: false,
             };
             log.push(entry);
             model.insert(number, n);

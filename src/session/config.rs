@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::{Rate, WanId};
 use crate::fec::protection::Mode as FecMode;
 use crate::flow::class::Rule;
+pub use crate::stream::mss::MssMax;
 pub use crate::wire::message::{Direction, WanRole};
 
 /// How traffic is spread over the links.
@@ -135,6 +136,8 @@ pub struct SessionConfig {
     pub reorder_max: Option<Duration>,
     /// Classes of our sending direction; the first rule that matches a packet decides, without one it is striped.
     pub classes: Vec<ClassConfig>,
+    /// Greatest segment size that TCP may announce in frames from our TUN; `None` leaves it alone.
+    pub mss_max: Option<MssMax>,
 }
 
 /// Bytes of IPv4 and UDP header around a datagram: what a rate on the wire counts besides our bytes. IPv6 has 20

@@ -21,6 +21,7 @@ use crate::fec::encoder::OpenGroup;
 use crate::flow::queue::Verdict;
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
 use crate::stream::ecn::mark_ce;
+use crate::stream::mss;
 use crate::stream::segment;
 use crate::stripe::Scheduler;
 use crate::wire::inner_ip;
@@ -127,6 +128,17 @@ impl Egress {
         }
     }
 
+    /// What is left of a frame that is being cut goes into shorter bodies.
+    pub(super) fn limit_fragments(&mut self, body_bytes_max: usize) {
+        for cutting in self
+            .routes
+            .iter_mut()
+            .filter_map(|route| route.cutting.as_mut())
+        {
+            cutting.rest.limit(body_bytes_max);
+        }
+    }
+
     /// Whether anything waits for room on a link.
     pub(super) fn has_work(&self) -> bool {
         self.routes.iter().any(Route::has_work)
@@ -187,6 +199,11 @@ impl Session {
             .frames
             .store(frame)
             .ok_or(DropReason::NoBuffer)?;
+        if let Some(max) = self.config.mss_max
+            && mss::is_syn(&ip)
+        {
+            mss::clamp(self.egress.frames.bytes_mut(&stored), max);
+        }
         self.accepted.0 += 1;
         self.accepted.1 += u64::from(bytes);
         let queue = &mut self.egress.routes[route].queue;
@@ -300,8 +317,8 @@ impl Session {
         };
         // Only from here on: the receiver waits for every number that was taken.
         let seq = self.next_lane_seq(lane);
-        if whole > self.body_bytes_max {
-            let rest = fragments(frame.len(), self.body_bytes_max);
+        if whole > self.size.body_bytes {
+            let rest = fragments(frame.len(), self.size.body_bytes);
             self.egress.routes[route].cutting = Some(Cutting {
                 frame,
                 rest,
@@ -312,7 +329,7 @@ impl Session {
         }
         let mut writer = BodyWriter::new();
         let written = writer.push(
-            &mut self.egress.body[..self.body_bytes_max],
+            &mut self.egress.body[..self.size.body_bytes],
             lane,
             seq,
             self.egress.frames.bytes(&frame),
@@ -336,7 +353,7 @@ impl Session {
                 ref frame, hash, ..
             } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
-                .is_ok_and(|whole| whole + writer.len() <= self.body_bytes_max);
+                .is_ok_and(|whole| whole + writer.len() <= self.size.body_bytes);
             if !fits {
                 self.egress.routes[route].waiting = Some(taken);
                 return;
@@ -344,7 +361,7 @@ impl Session {
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
             let _ = writer.push(
-                &mut self.egress.body[..self.body_bytes_max],
+                &mut self.egress.body[..self.size.body_bytes],
                 lane,
                 seq,
                 self.egress.frames.bytes(frame),

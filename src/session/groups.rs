@@ -176,6 +176,15 @@ impl Session {
                     continue;
                 };
                 let bytes = symbol.len();
+                if self.is_too_long(bytes) {
+                    if !self.has_room_on(route, now) {
+                        return;
+                    }
+                    self.egress.routes[route].resend.pop_front();
+                    self.egress.counts.resent += 1;
+                    self.replace(key, now);
+                    continue;
+                }
                 let Some(at) = self.pick_on(route, bytes, now) else {
                     return;
                 };
@@ -202,7 +211,7 @@ impl Session {
     }
 
     /// Ends an open group: its repair symbols are made and committed.
-    fn close_group(&mut self, slot: usize, now: Instant) {
+    pub(super) fn close_group(&mut self, slot: usize, now: Instant) {
         let GroupParams {
             id: group,
             source_count,
@@ -212,7 +221,7 @@ impl Session {
         let (acked, _) = self.egress.store.acked_sources(group);
         let arrived = matches!(self.config.fec, FecMode::Adaptive { .. })
             && usize::from(acked) == source_count;
-        let repair_count = if planned == 0 || arrived {
+        let repair_count = if planned == 0 || arrived || self.is_too_long(symbol_bytes) {
             0
         } else {
             self.repairs_for(slot / GROUP_CLASSES, source_count)
@@ -229,6 +238,7 @@ impl Session {
         if let LossVerdict::Resend(missing) = self.egress.store.deficit(group, 0) {
             self.resend_lost(group, missing);
         }
+        self.refresh_size(now);
     }
 
     fn encode_group(&mut self, slot: usize, repair_count: usize, symbol_bytes: usize) {

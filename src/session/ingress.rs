@@ -256,7 +256,10 @@ impl Session {
         }
         if first {
             // Its time of trial begins here: until now only challenges could be sent.
-            link.sender = Sender::new(sender_config(&self.config), now);
+            let config = sender_config(&self.config, self.datagram_bytes_max);
+            link.sender = Sender::new(config, now);
+        } else {
+            link.sender.restart_size();
         }
         self.changed_paths.push_back(id);
     }

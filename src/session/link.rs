@@ -129,7 +129,12 @@ impl Link {
 
     /// Whether tunnel data should be sent.
     pub fn is_up(&self) -> bool {
-        self.is_open() && self.sender.state() == State::Up
+        self.is_open() && self.sender.state() == State::Up && !self.sender.is_narrow()
+    }
+
+    /// Length on the wire of the probe to send.
+    pub fn probe_wanted(&self) -> Option<u32> {
+        self.sender.probe_wanted().filter(|_| self.is_open())
     }
 
     /// The peer must hear anew what the WAN is. The link stays in use meanwhile.

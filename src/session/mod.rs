@@ -96,6 +96,15 @@ pub enum Event {
         /// The state it is in.
         state: State,
     },
+    /// Runs of a link have datagrams of another length from now on.
+    SegmentChanged {
+        /// Which link.
+        link: LinkId,
+        /// The UDP_SEGMENT size for its socket.
+        bytes: usize,
+        /// Its path was found to take less than before.
+        shrunk: bool,
+    },
     /// An epoch's receiver indexes are free.
     EpochDropped(u32),
     /// The peer ended the session.
@@ -153,10 +162,9 @@ pub struct Session {
     patience: Patience,
     /// Scratch for symbols that leave a dead link.
     moved: Vec<SymbolKey>,
+    /// Agreed in the handshake: what buffers hold and probes go up to.
     datagram_bytes_max: usize,
-    body_bytes_max: usize,
-    /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.
-    segment_bytes: usize,
+    size: size::Size,
     flow_seed: u64,
     tokens: SecretNumbers,
     scratch: Vec<u8>,
@@ -174,8 +182,7 @@ impl Session {
             .datagram_bytes_max
             .max(overhead::DATAGRAM_BYTES_MIN);
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
-        let segment_bytes = overhead::segment_bytes(datagram_bytes_max);
-        let links = links_of(parameters, sender_config(&config), now);
+        let links = links_of(parameters, sender_config(&config, datagram_bytes_max), now);
         let wans = parameters
             .wans
             .iter()
@@ -217,8 +224,7 @@ impl Session {
             patience: Patience::default(),
             moved: Vec::with_capacity(MOVED),
             datagram_bytes_max,
-            body_bytes_max,
-            segment_bytes,
+            size: size::Size::new(parameters.link_count),
             flow_seed: rng.next_u64(),
             tokens,
             scratch: vec![0; FRAME_BYTES_MAX],
@@ -288,6 +294,9 @@ impl Session {
             let origin = self.links[id.index()].path.origin()?;
             return Some(Event::PathChanged { link: id, origin });
         }
+        if let Some(event) = self.poll_segment() {
+            return Some(event);
+        }
         if let Some(epoch) = self.epochs.poll_dropped() {
             return Some(Event::EpochDropped(epoch));
         }
@@ -335,11 +344,6 @@ impl Session {
         u8::try_from(self.links.len()).unwrap_or(u8::MAX)
     }
 
-    /// Length of a datagram with a full symbol: the UDP_SEGMENT size of the links' sockets.
-    pub const fn segment_bytes(&self) -> usize {
-        self.segment_bytes
-    }
-
     const fn role_is_initiator(&self) -> bool {
         self.initiator
     }
@@ -366,9 +370,12 @@ fn links_of(parameters: &SessionParameters, sender: SenderConfig, now: Instant) 
 }
 
 /// What the links' senders take from the configuration.
-fn sender_config(config: &SessionConfig) -> SenderConfig {
+fn sender_config(config: &SessionConfig, datagram_bytes_max: usize) -> SenderConfig {
+    let wire = |bytes: usize| overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
     SenderConfig {
         heartbeat_interval: config.heartbeat,
+        size_base: wire(overhead::DATAGRAM_BYTES_MIN),
+        size_max: wire(datagram_bytes_max),
         ..SenderConfig::default()
     }
 }

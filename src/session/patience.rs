@@ -5,7 +5,7 @@
 //! of them when one goes away for a moment, because it takes a CUBIC sender ten seconds to grow it back.
 //!
 //! ```text
-//! target = RTT / 3, within 5-20 ms                                 usually
+//! target = RTT / 4, within 5-20 ms                                 usually
 //!        = window before / rate left - RTT, at most 100 ms         for some seconds after a WAN went away
 //! ```
 //!
@@ -16,9 +16,9 @@ use std::time::Duration;
 use super::Session;
 use crate::base::{Instant, Rate};
 
-/// Part of the RTT that may stand. A CUBIC sender gives up 30 % of its window at a signal; a queue of a third of
+/// Part of the RTT that may stand. A CUBIC sender gives up 30 % of its window at a signal; a queue of a quarter of
 /// the RTT, and what the signal takes to arrive, make up for nearly all of it.
-const RTT_PART: u32 = 3;
+const RTT_PART: u32 = 4;
 /// CoDel's own target (RFC 8289 section 4.4).
 const TARGET_MIN: Duration = Duration::from_millis(5);
 /// Long ways must not make the inner round trip much longer than it is.
@@ -96,7 +96,7 @@ mod tests {
         let none = Patience::default();
         let target = |ms| none.target(ALL, Duration::from_millis(ms), Instant::from_millis(1));
         assert_eq!(target(2), TARGET_MIN);
-        assert_eq!(target(42), Duration::from_millis(14));
+        assert_eq!(target(40), Duration::from_millis(10));
         assert_eq!(target(600), TARGET_MAX);
     }
 

@@ -190,6 +190,7 @@ impl Session {
         if let Some(delivery) = delivery {
             self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);
         }
+        self.refresh_size(now);
     }
 }
 

@@ -246,6 +246,13 @@ impl Session {
         }
     }
 
+    /// Whether a route uses a link that is up because it is pinned to its WAN.
+    pub(super) fn is_pinned_to(&self, index: usize) -> bool {
+        let link = &self.links[index];
+        let mut routes = self.egress.routes.iter();
+        link.is_up() && self.tier_of(link).is_some() && routes.any(|r| r.wan == Some(link.wan))
+    }
+
     fn candidate_of_wan(&self, wan: WanId) -> Option<usize> {
         let count = self.candidates.len() + self.apart.len();
         (0..count).find(|&at| self.wan_of(self.candidate(at).link) == wan)

@@ -149,7 +149,8 @@ impl Session {
             .filter(|l| l.wan == link.wan)
             .map(|l| l.queued_bytes)
             .sum();
-        let rate = wan.rate.pacing_rate();
+        // While more is tried than the WAN is known to carry, its packets arrive no sooner than it is known to.
+        let rate = wan.rate.pacing_rate().min(wan.rate.capacity());
         Candidate {
             link: link.id,
             free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
@@ -277,7 +278,7 @@ impl Session {
 
     /// Most symbols and longest fill time of a group.
     pub(super) fn group_limits(&self, route: usize) -> GroupLimits {
-        let symbol = overhead::symbol_bytes_max(self.datagram_bytes_max);
+        let symbol = overhead::symbol_bytes_max(self.size.datagram_bytes);
         let limits = protection::group_limits(self.rate_on(route), symbol, self.peer_hold);
         match self.config.fec {
             FecMode::Fixed { source_count, .. } => GroupLimits {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
-use super::config::WanRole;
+use super::config::{WIRE_OVERHEAD_BYTES, WanRole};
 use super::egress::SymbolCounts;
 use super::policy::Standing;
 use crate::base::{DropCounters, Instant, LinkId, Rate};
@@ -40,6 +40,8 @@ pub struct SessionStats {
     pub queued_bytes: u64,
     /// Memory in use.
     pub held: Held,
+    /// Longest datagram with a symbol that we send at present.
+    pub datagram_bytes: usize,
     /// Part of the summed capacity in use.
     pub load: f64,
     /// Striping mode.
@@ -112,6 +114,11 @@ pub struct LinkStats {
     pub share: f64,
     /// Times it was suspected.
     pub suspicions: u64,
+    /// Longest datagram that is known to arrive, our sending direction; 0 = not even the least size does, and the
+    /// link carries no data.
+    pub datagram_bytes: u32,
+    /// Times that long datagrams began to vanish.
+    pub black_holes: u64,
 }
 
 impl Session {
@@ -148,6 +155,7 @@ impl Session {
                 symbols_in: self.ingress.decoder.symbols_held(),
                 reorder: self.ingress.reorder.len(),
             },
+            datagram_bytes: self.size.datagram_bytes,
             load: self.load.value(),
             mode: self.config.mode.name(),
             drops: self.drops.clone(),
@@ -188,6 +196,12 @@ impl Session {
             lost_symbols: link.lost_symbols,
             share: if weights > 0.0 { weight / weights } else { 0.0 },
             suspicions: link.sender.counters().suspicions,
+            datagram_bytes: if link.sender.is_narrow() {
+                0
+            } else {
+                link.sender.size().saturating_sub(WIRE_OVERHEAD_BYTES)
+            },
+            black_holes: link.sender.black_holes(),
         }
     }
 

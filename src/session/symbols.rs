@@ -72,6 +72,8 @@ struct GroupRecord {
     acked_sources: u8,
     /// Distinct symbols lost and not queued again.
     lost: u8,
+    /// Sources whose content goes by other symbols.
+    withdrawn: u8,
     opened_at: Instant,
 }
 
@@ -110,6 +112,7 @@ impl SymbolStore {
             acked: 0,
             acked_sources: 0,
             lost: 0,
+            withdrawn: 0,
             opened_at: Instant::ZERO,
         };
         Self {
@@ -139,6 +142,7 @@ impl SymbolStore {
             acked: 0,
             acked_sources: 0,
             lost: 0,
+            withdrawn: 0,
             opened_at: now,
         };
         id
@@ -273,15 +277,39 @@ impl SymbolStore {
         self.deficit(group, 0)
     }
 
+    /// A source's content goes by other symbols: it is not sent again, and its group is done without it.
+    pub fn withdraw(&mut self, key: SymbolKey) {
+        let Some(entry) = self.live_mut(key) else {
+            return;
+        };
+        if std::mem::replace(&mut entry.acked, true) {
+            return;
+        }
+        let was_lost = std::mem::take(&mut entry.lost);
+        let group = entry.header.group;
+        if let Some(record) = self.record_mut(group) {
+            record.withdrawn += 1;
+            record.lost -= u8::from(was_lost);
+        }
+        self.release_if_resolved(group);
+    }
+
     /// How many symbols the group lacks, given `planned` repair symbols that are still to come.
     pub fn deficit(&self, group: GroupId, planned: u8) -> LossVerdict {
         let record = &self.groups[record_index(group)];
         if !record.live || record.id != group {
             return LossVerdict::Covered;
         }
-        match record.lost.checked_sub(record.repair_count.max(planned)) {
-            Some(missing) if missing > 0 => LossVerdict::Resend(missing),
-            _ => LossVerdict::Covered,
+        // What was withdrawn is missing there as well: repair symbols recover it or another one, not both.
+        let missing = record
+            .lost
+            .saturating_add(record.withdrawn)
+            .saturating_sub(record.repair_count.max(planned))
+            .min(record.lost);
+        if missing > 0 {
+            LossVerdict::Resend(missing)
+        } else {
+            LossVerdict::Covered
         }
     }
 
@@ -316,7 +344,8 @@ impl SymbolStore {
                 if now.since(record.opened_at) < age_max || !record.closed {
                     break;
                 }
-                unacknowledged += u64::from(record.source_count - record.acked_sources);
+                let done = record.acked_sources + record.withdrawn;
+                unacknowledged += u64::from(record.source_count.saturating_sub(done));
                 self.release_group(self.oldest);
             }
             self.oldest = self.oldest.plus(1);
@@ -346,8 +375,9 @@ impl SymbolStore {
 
     fn release_if_resolved(&mut self, group: GroupId) {
         let record = &self.groups[record_index(group)];
-        if record.live && record.id == group && record.closed && record.acked >= record.source_count
-        {
+        let done = record.acked >= record.source_count
+            || record.acked_sources + record.withdrawn >= record.source_count;
+        if record.live && record.id == group && record.closed && done {
             self.release_group(group);
         }
     }
@@ -452,6 +482,24 @@ mod tests {
         let again = store.take_lost_source(group).unwrap();
         assert!(again == a || again == b);
         assert_eq!(store.deficit(group, 0), LossVerdict::Covered);
+    }
+
+    #[test]
+    fn a_withdrawn_source_is_done_with_but_repair_symbols_do_not_cover_two() {
+        let mut store = SymbolStore::new(16, 8);
+        let group = store.open_group(Instant::ZERO);
+        let [a, b, c] = [0, 1, 2].map(|index| source(&mut store, group, index));
+        let _ = repair(&mut store, group, 0);
+        store.close_group(group);
+        store.withdraw(a);
+        assert!(!store.is_wanted(a));
+        assert_eq!(store.on_lost(b), LossVerdict::Resend(1));
+        assert_eq!(store.take_lost_source(group), Some(b));
+        store.on_acked(b);
+        store.on_acked(a); // late: counted already
+        assert!(store.is_wanted(c));
+        store.on_acked(c);
+        assert_eq!(store.usage().0, 0);
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Session {
         for index in 0..self.links.len() {
             self.link_timeout(index, now);
         }
+        self.refresh_size(now);
         for wan in &mut self.wans {
             wan.rate.handle_timeout(now);
             wan.pacer.set_rate(wan.rate.pacing_rate(), now);
@@ -94,11 +95,23 @@ impl Session {
         }
     }
 
-    /// Moves everything off a link that may be dead: what waits on it, and copies of what is in flight.
+    /// A link may be dead: everything moves off it.
     pub(super) fn leave_link(&mut self, index: usize, now: Instant) {
         self.keep_window(now);
+        self.move_off(index);
+        let wan = self.links[index].wan;
+        if !self
+            .links
+            .iter()
+            .any(|link| link.wan == wan && link.is_up())
+        {
+            self.wans[wan.index()].rate.on_suspect(now);
+        }
+    }
+
+    /// Moves what waits on a link, and copies of what is in flight, to where it finds another way.
+    pub(super) fn move_off(&mut self, index: usize) {
         let link = &mut self.links[index];
-        let wan = link.wan;
         let mut moved = std::mem::take(&mut self.moved);
         moved.clear();
         link.sender.take_unacked(|key| moved.push(key));
@@ -109,13 +122,6 @@ impl Session {
             self.push_resend(key);
         }
         self.moved = moved;
-        if !self
-            .links
-            .iter()
-            .any(|link| link.wan == wan && link.is_up())
-        {
-            self.wans[wan.index()].rate.on_suspect(now);
-        }
     }
 
     /// One WAN at a time may probe for more, so that two that share a bottleneck do not fill it together.
@@ -197,7 +203,7 @@ impl Session {
             if can_report && let Some(at) = link.receiver.report_at() {
                 consider(at.max(self.reports.next_at), Timer::Report);
             }
-            if !link.queue.is_empty() {
+            if !link.queue.is_empty() || link.probe_wanted().is_some() {
                 consider(
                     self.wans[link.wan.index()].pacer.next_send_at(now),
                     Timer::Pacing,

@@ -1,12 +1,13 @@
 //! From committed symbols and due messages to sealed datagrams.
 //!
-//! Order in one call: challenges to unproven addresses, control messages, symbols of sparse flows, then a paced
-//! run of one link. A run is contiguous in the caller's buffer: full datagrams of one size and at most one
+//! Order in one call: challenges to unproven addresses, control messages, probes of a path, symbols of sparse flows,
+//! then a paced run of one link. A run is contiguous in the caller's buffer: full datagrams of one size and at most one
 //! shorter at the end, so that one UDP_SEGMENT send carries it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::config::WIRE_OVERHEAD_BYTES;
 use super::link::Link;
 use super::path::Origin;
 use super::policy::Standing;
@@ -32,6 +33,8 @@ enum Carried {
     Control,
     /// Reports alone, which nobody reports about by themselves.
     Reports,
+    /// Nothing, in length: whether it arrives tells how long datagrams may be.
+    Probe,
 }
 
 /// One send: datagrams in the caller's buffer, contiguous.
@@ -65,6 +68,9 @@ impl Session {
             return Some(transmit);
         }
         if let Some(transmit) = self.poll_control(now, out) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.poll_probe(now, out) {
             return Some(transmit);
         }
         self.commit(now);
@@ -117,8 +123,9 @@ impl Session {
     }
 
     fn write_control(&mut self, id: LinkId, writer: &mut Writer<'_>, now: Instant) -> Carried {
+        // Control messages must pass whatever the path takes.
         let (room, link) = (
-            self.datagram_bytes_max - DATA_OVERHEAD_BYTES,
+            overhead::DATAGRAM_BYTES_MIN - DATA_OVERHEAD_BYTES,
             &mut self.links[id.index()],
         );
         if link.poll_open(now) {
@@ -180,6 +187,30 @@ impl Session {
         carried
     }
 
+    /// A probe of a link's path, paced like data.
+    fn poll_probe(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
+        for index in 0..self.links.len() {
+            let link = &self.links[index];
+            let (id, to) = (link.id, link.path.origin());
+            let Some(wire) = link.probe_wanted() else {
+                continue;
+            };
+            if !self.may_seal(id, now) || self.wans[link.wan.index()].pacer.allowance(now) == 0 {
+                continue;
+            }
+            let bytes = wire.saturating_sub(WIRE_OVERHEAD_BYTES) as usize;
+            let mut writer = plaintext(out, now);
+            writer.push(&Message::Heartbeat);
+            let used = DATA_OVERHEAD_BYTES + writer.len() + 1;
+            let fits = writer.push(&Message::Padding(bytes.saturating_sub(used)));
+            debug_assert!(fits, "the buffer holds a run");
+            let length = writer.len();
+            let bytes = self.seal(id, length, out, Carried::Probe, now)?;
+            return Some(single(id, to, bytes));
+        }
+        None
+    }
+
     /// Symbols of sparse flows leave at once; the pacer is told, not asked.
     fn poll_urgent(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         for index in 0..self.links.len() {
@@ -224,7 +255,7 @@ impl Session {
         out: &mut [u8],
     ) -> Option<Transmit> {
         let (id, to) = (self.links[index].id, self.links[index].path.origin());
-        let full = self.segment_bytes;
+        let full = self.segment_of(index);
         let (mut used, mut first, mut count) = (0, 0, 0);
         while let Some(queued) = self.links[index].queue.front().copied() {
             let bytes = queued.datagram_bytes as usize;
@@ -319,13 +350,14 @@ impl Session {
             Carried::Symbol(key) => link.sender.on_transmit(number, wire, now, Some(key), on),
             Carried::Control => link.sender.on_transmit(number, wire, now, None, on),
             Carried::Reports => link.sender.on_transmit_quiet(number, wire, now, on),
+            Carried::Probe => link.sender.on_transmit_probe(number, wire, now, on),
         }
         let wan = link.wan;
         self.apply_outcomes(id);
         self.load.on_transmit(u64::from(wire));
         let pacer = &mut self.wans[wan.index()].pacer;
         match carried {
-            Carried::Symbol(_) => pacer.on_transmit(u64::from(wire), now),
+            Carried::Symbol(_) | Carried::Probe => pacer.on_transmit(u64::from(wire), now),
             Carried::Control | Carried::Reports => {
                 pacer.on_transmit_unasked(u64::from(wire), now);
             }

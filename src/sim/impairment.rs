@@ -76,6 +76,8 @@ pub struct Counters {
     pub queue_drops: u64,
     /// Destroyed by an outage.
     pub outage_drops: u64,
+    /// Longer than the link carries.
+    pub size_drops: u64,
     /// Lost on the wire by the random or the Gilbert-Elliott process.
     pub lost: u64,
     /// Extra copies made.
@@ -183,6 +185,10 @@ impl<T: Payload> Impairment<T> {
         self.counters.handled_bytes += bytes;
         if self.spec.is_outage(now) {
             self.counters.outage_drops += 1;
+            return;
+        }
+        if self.spec.mtu.is_some_and(|mtu| bytes > u64::from(mtu)) {
+            self.counters.size_drops += 1;
             return;
         }
         if self.queue_bytes > 0 && self.queue_bytes + bytes > self.spec.queue_bytes_max() {

@@ -29,6 +29,8 @@ pub struct LinkPlan {
     pub limits: WanLimits,
     /// Configured ceilings of the WAN, up and down.
     pub rates: [Option<Rate>; 2],
+    /// Longest packet that the devices of its ends take; `None` = any.
+    pub device_mtu: Option<u32>,
 }
 
 impl LinkPlan {
@@ -46,6 +48,7 @@ impl LinkPlan {
             direction: Direction::Both,
             limits: WanLimits::default(),
             rates: [None; 2],
+            device_mtu: None,
         }
     }
 }
@@ -137,6 +140,7 @@ pub const fn session_config() -> SessionConfig {
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
         classes: Vec::new(),
+        mss_max: None,
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::packet::{Arrival, Body, FlowAddress, Side, write_udp};
 use crate::base::{Instant, Rate};
 
-pub use tcp::{Tcp, TcpConfig, TcpCounters};
+pub use tcp::{CongestionControl, Tcp, TcpConfig, TcpCounters};
 
 /// Any flow.
 #[derive(Debug)]

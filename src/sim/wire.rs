@@ -38,9 +38,19 @@ pub(super) struct Wire {
     pub(super) up: Impairment<Parcel>,
     pub(super) down: Impairment<Parcel>,
     pub(super) origin: Origin,
+    /// Longest packet that the device at either end takes: longer ones are refused, not lost.
+    pub(super) device_mtu: Option<u32>,
     pub(super) rebinds: u16,
     /// Datagrams to addresses that the NAT has forgotten.
     pub(super) nat_drops: u64,
+}
+
+impl Wire {
+    /// The longest datagram that leaves either end, when this one is longer.
+    pub(super) fn refusal(&self, datagram: &[u8]) -> Option<usize> {
+        let room = self.device_mtu?.saturating_sub(WIRE_OVERHEAD_BYTES) as usize;
+        (datagram.len() > room).then_some(room)
+    }
 }
 
 /// What reached the far end of a link by now. Neighbours of one length and origin share a buffer, the last of which

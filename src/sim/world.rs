@@ -83,6 +83,7 @@ impl World {
                             address: address(number, port, 0),
                             local: None,
                         },
+                        device_mtu: link.device_mtu,
                         rebinds: 0,
                         nat_drops: 0,
                     })
@@ -364,9 +365,14 @@ impl World {
                 segment,
                 ..
             } = transmit;
-            let (_, link) = link.expect("a client sends on links");
-            let wire = &mut self.nodes[at].wires[link.index()];
+            let (peer, link) = link.expect("a client sends on links");
+            let Node { client, wires } = &mut self.nodes[at];
+            let wire = &mut wires[link.index()];
             for datagram in self.buffer[..bytes].chunks(usize::from(segment)) {
+                if let Some(room) = wire.refusal(datagram) {
+                    client.on_path_limit(peer, link, room, now);
+                    continue;
+                }
                 let parcel = Parcel {
                     bytes: datagram.to_vec(),
                     origin: wire.origin,
@@ -384,10 +390,10 @@ impl World {
         }
         while let Some(transmit) = self.server.poll_transmit(now, &mut self.buffer) {
             let Transmit {
+                link,
                 origin,
                 bytes,
                 segment,
-                ..
             } = transmit;
             let origin = origin.expect("a server's sockets are not connected");
             let Some(node) = self.nodes.get_mut(usize::from(client_of(origin.address))) else {
@@ -395,6 +401,10 @@ impl World {
             };
             let wire = &mut node.wires[usize::from(origin.port)];
             for datagram in self.buffer[..bytes].chunks(usize::from(segment)) {
+                if let (Some(room), Some((peer, link))) = (wire.refusal(datagram), link) {
+                    self.server.on_path_limit(peer, link, room, now);
+                    continue;
+                }
                 let parcel = Parcel {
                     bytes: datagram.to_vec(),
                     origin,

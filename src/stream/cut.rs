@@ -73,6 +73,16 @@ pub struct Fragments {
     step: usize,
 }
 
+impl Fragments {
+    /// The fragments to come are for bodies of at most `body_bytes_max`.
+    ///
+    /// # Panics
+    /// As [`fragments`].
+    pub fn limit(&mut self, body_bytes_max: usize) {
+        self.step = self.step.min(fragments(self.end, body_bytes_max).step);
+    }
+}
+
 impl Iterator for Fragments {
     type Item = Cut;
 
@@ -196,6 +206,25 @@ mod tests {
             }
             assert!(frame_bytes <= 10 || rebuilt == frame);
         }
+    }
+
+    #[test]
+    fn fragments_that_become_shorter_still_cover_the_frame() {
+        let mut rest = fragments(10_000, 1405);
+        let mut end = rest
+            .by_ref()
+            .take(2)
+            .last()
+            .map(|cut| cut.offset + cut.len)
+            .unwrap();
+        rest.limit(1205);
+        rest.limit(1405);
+        for cut in rest {
+            assert_eq!(cut.offset, end);
+            assert!(cut.len <= 1194);
+            end += cut.len;
+        }
+        assert_eq!(end, 10_000);
     }
 
     #[test]

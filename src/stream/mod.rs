@@ -1,11 +1,13 @@
 //! Floor 2: frames become symbol bodies and come back.
 //!
 //! `cut` and `assembler` move bytes and never look into a packet; `segment` is the only place that knows
-//! what a superframe is made of, with `checksum` for its sums and `ecn` for congestion marks.
+//! what a superframe is made of, with `checksum` for its sums and `ecn` for congestion marks; `mss` changes what TCP
+//! hosts announce.
 #![forbid(unsafe_code)]
 
 pub mod assembler;
 pub mod checksum;
 pub mod cut;
 pub mod ecn;
+pub mod mss;
 pub mod segment;

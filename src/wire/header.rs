@@ -85,6 +85,32 @@ pub fn split_first(buffer: &mut [u8]) -> Result<(Kind, &mut [u8], &mut [u8]), Dr
     Ok((Kind::from_bits(word >> 14), datagram, rest))
 }
 
+/// Takes a receive buffer apart by [`split_first`]. After an error nothing more comes.
+pub const fn datagrams(buffer: &mut [u8]) -> Datagrams<'_> {
+    Datagrams { rest: buffer }
+}
+
+/// Iterator over the datagrams of a buffer.
+#[derive(Debug)]
+pub struct Datagrams<'a> {
+    rest: &'a mut [u8],
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = Result<(Kind, &'a mut [u8]), DropReason>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let buffer = std::mem::take(&mut self.rest);
+        if buffer.is_empty() {
+            return None;
+        }
+        Some(split_first(buffer).map(|(kind, datagram, rest)| {
+            self.rest = rest;
+            (kind, datagram)
+        }))
+    }
+}
+
 /// Header of a DATA datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataHeader {
@@ -147,6 +173,11 @@ mod tests {
         assert_eq!((kind, first.len()), (Kind::Data, 40));
         let (kind, second, rest) = split_first(rest).unwrap();
         assert_eq!((kind, second.len(), rest.len()), (Kind::Cookie, 60, 0));
+        buffer[41] |= 0x20; // longer than the buffer
+        let all: Vec<_> = datagrams(&mut buffer)
+            .map(|d| d.map(|(_, b)| b.len()))
+            .collect();
+        assert_eq!(all, [Ok(40), Err(DropReason::Malformed)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use chainlightning::lab::traffic::{BulkFlow, UdpConfig, UdpFlow};
 use chainlightning::lab::tunnel::{
     INNER_SERVER_V4, INNER_SERVER_V6, inner_client_v4, inner_client_v6,
 };
-use chainlightning::lab::{TunnelSpec, Wan, pause};
+use chainlightning::lab::{TunnelSpec, Wan, pause, wait_until};
 
 use crate::Case;
 use crate::support::{Failure, Outcome, THREE, World, check, check_flow, check_whole};
@@ -31,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         case("tunnel_ipv6_outside", ipv6_outside),
         case("tunnel_every_packet_size", every_packet_size),
         case("tunnel_full_ethernet_packets", full_ethernet_packets),
+        case("tunnel_over_short_paths", over_short_paths),
         case(
             "tunnel_loses_nothing_of_lossy_links",
             loses_nothing_of_lossy_links,
@@ -152,6 +153,38 @@ fn full_ethernet_packets() -> Outcome {
             Ok(())
         },
     )
+}
+
+fn over_short_paths() -> Outcome {
+    // The first WAN's devices take 1300 bytes, the second swallows longer packets than 1400, the third is ordinary.
+    let specs = THREE.map(|spec| spec.to_owned());
+    let [first, second, third] = specs;
+    let wans = vec![
+        Wan {
+            mtu: 1300,
+            ..Wan::new("device", &first)
+        },
+        Wan::new("path", &format!("{second} both mtu=1400")),
+        Wan::new("plain", &third),
+    ];
+    World::run_wans(wans, &TunnelSpec::default(), |world| {
+        sweep(world, 1340..=1372)?;
+        goodput(world.download(0)?, 3)?;
+        goodput(world.upload(0)?, 3)?;
+        let wanted = [1272, 1372, 1472];
+        let mut found = [Vec::new(), Vec::new()];
+        let right = wait_until(Duration::from_secs(10), || {
+            let both = [world.tunnel.client_status(0), world.tunnel.server_status()];
+            found = both.map(|status| {
+                let peers = status.map(|status| status.peers).unwrap_or_default();
+                let links = peers.iter().flat_map(|peer| &peer.links);
+                links.map(|link| link.datagram_bytes).collect()
+            });
+            found.iter().all(|sizes| *sizes == wanted)
+        });
+        check!(right, "{found:?} for {wanted:?}");
+        sweep(world, 1340..=1372)
+    })
 }
 
 fn loses_nothing_of_lossy_links() -> Outcome {

@@ -95,6 +95,7 @@ pub fn config() -> SessionConfig {
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
         classes: Vec::new(),
+        mss_max: None,
     }
 }
 

@@ -1,6 +1,7 @@
-//! The scenarios and their bounds. Names begin with the number of the target they measure.
+//! The scenarios and their targets. Names begin with the number of the target they measure.
 
 mod links;
+mod recorded;
 mod trouble;
 
 use std::time::Duration;
@@ -8,36 +9,28 @@ use std::time::Duration;
 use chainlightning::sim::packet::Side;
 use chainlightning::sim::plan::Plan;
 use chainlightning::sim::scenario::{Inner, Scenario, Span};
-use chainlightning::sim::traffic::TcpConfig;
+use chainlightning::sim::traffic::{CongestionControl, TcpConfig};
 
 use crate::check::Check;
 
-/// A scenario with bounds.
+/// A scenario with targets.
 #[derive(Debug)]
 pub struct Case {
-    /// `T1 up cubic`: number, direction, flow.
+    /// `T1 A up cubic`: number, links, direction, flow.
     pub name: String,
     /// `Err`: why it cannot run here.
     pub scenario: Result<Scenario, String>,
     pub checks: Vec<Check>,
-    /// The fastest link is run alone as well.
-    pub against_alone: bool,
+    /// Is run as well; the gain is the ratio of both goodputs.
+    pub against: Option<Scenario>,
 }
 
 /// All of them, in the order of the table.
 pub fn all() -> Vec<Case> {
-    [links::cases(), trouble::cases()].concat_cases()
-}
-
-/// Lists joined.
-trait Join {
-    fn concat_cases(self) -> Vec<Case>;
-}
-
-impl<const N: usize> Join for [Vec<Case>; N] {
-    fn concat_cases(self) -> Vec<Case> {
-        self.into_iter().flatten().collect()
-    }
+    let mut cases = links::cases();
+    cases.extend(trouble::cases());
+    cases.extend(recorded::cases());
+    cases
 }
 
 /// The seed is put in when the case runs.
@@ -54,51 +47,81 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// One bulk TCP from `from`.
-fn bulk(from: Side) -> Inner {
-    // Superframes, as a sender's kernel makes them.
-    let config = TcpConfig {
-        superframe_segments: 44,
-        ..TcpConfig::default()
-    };
-    Inner::Tcp { from, config }
-}
+/// The bulk flow that is judged: who sends, and how it finds its rate.
+#[derive(Clone, Copy, Debug)]
+struct Bulk(Side, CongestionControl);
 
-/// Requests from `from`, a hundred a second.
-const fn ping(from: Side) -> Inner {
-    Inner::Ping {
-        from,
-        interval: ms(10),
+/// All four.
+const BULKS: [Bulk; 4] = [
+    Bulk(Side::Client, CongestionControl::Cubic),
+    Bulk(Side::Server, CongestionControl::Cubic),
+    Bulk(Side::Client, CongestionControl::Bbr),
+    Bulk(Side::Server, CongestionControl::Bbr),
+];
+
+impl Bulk {
+    fn flow(self) -> Inner {
+        // Superframes, as a sender's kernel makes them.
+        let config = TcpConfig {
+            control: self.1,
+            superframe_segments: 44,
+            ..TcpConfig::default()
+        };
+        Inner::Tcp {
+            from: self.0,
+            config,
+        }
+    }
+
+    /// Requests in its direction, a hundred a second.
+    const fn ping(self) -> Inner {
+        Inner::Ping {
+            from: self.0,
+            interval: ms(10),
+        }
+    }
+
+    /// This flow over links for a time, judged from `steady` on.
+    fn over(self, links: &[String], seconds: u64, steady: u64) -> Scenario {
+        let words: Vec<&str> = links.iter().map(String::as_str).collect();
+        self.on(Plan::new(ANY_SEED, &words), seconds, steady)
+    }
+
+    fn on(self, plan: Plan, seconds: u64, steady: u64) -> Scenario {
+        let span = Span::millis(steady * 1_000, seconds * 1_000);
+        Scenario::new(plan, Duration::from_secs(seconds))
+            .flow(self.flow())
+            .judged(span, span)
+    }
+
+    /// A case of this flow; the name gets its direction and kind.
+    fn case(self, name: &str, scenario: Scenario, checks: &[Check]) -> Case {
+        let way = match self.0 {
+            Side::Client => "up",
+            Side::Server => "down",
+        };
+        let kind = match self.1 {
+            CongestionControl::Cubic => "cubic",
+            CongestionControl::Bbr => "bbr",
+        };
+        Case {
+            name: format!("{name} {way} {kind}"),
+            scenario: Ok(scenario),
+            checks: checks.to_vec(),
+            against: None,
+        }
+    }
+
+    /// One of two values.
+    const fn either(self, cubic: f64, bbr: f64) -> f64 {
+        match self.1 {
+            CongestionControl::Cubic => cubic,
+            CongestionControl::Bbr => bbr,
+        }
     }
 }
 
 /// Links with words added to each.
 fn with(links: &[&str], words: &str) -> Vec<String> {
     links.iter().map(|link| format!("{link} {words}")).collect()
-}
-
-/// One bulk TCP over links for a time, judged from `steady` on.
-fn over(links: &[String], from: Side, seconds: u64, steady: u64) -> Scenario {
-    let words: Vec<&str> = links.iter().map(String::as_str).collect();
-    let span = Span::millis(steady * 1_000, seconds * 1_000);
-    Scenario::new(Plan::new(ANY_SEED, &words), Duration::from_secs(seconds))
-        .flow(bulk(from))
-        .judged(span, span)
-}
-
-fn case(name: String, scenario: Scenario, checks: &[Check]) -> Case {
-    Case {
-        name,
-        scenario: Ok(scenario),
-        checks: checks.to_vec(),
-        against_alone: false,
-    }
-}
-
-/// Where the data goes.
-const fn way(from: Side) -> &'static str {
-    match from {
-        Side::Client => "up",
-        Side::Server => "down",
-    }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! --list      only names        --seeds N   medians over N seeds       -v   what each second was like
 //! --json      one object a line --seed N    begin with this seed       --threads N
+//! --floors    the lines of floors.txt from what was reached
 //! ```
 //!
 //! The links of T13 and T14 are recorded. Their files are looked for in `CHAINLIGHTNING_TRACES`, else in
@@ -25,7 +26,7 @@ use cases::Case;
 use chainlightning::base::Instant;
 use chainlightning::sim::scenario::{Figure, Row, run};
 use chainlightning::sys::Clock;
-use check::Verdict;
+use check::{Floors, Verdict};
 
 /// What the command line says.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ struct Options {
     threads: usize,
     list: bool,
     json: bool,
+    floors: bool,
     verbose: bool,
 }
 
@@ -72,11 +74,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let clock = Clock::start();
-    if !options.json {
+    let is_table = !options.json && !options.floors;
+    if options.floors {
+        println!("{}", check::FLOORS_HEAD);
+    } else if is_table {
         println!("{}", table::head());
     }
     let verdicts = run_all(&chosen, &options);
-    if options.json {
+    if !is_table {
         return exit_code(&verdicts);
     }
     let count = |wanted: Verdict| {
@@ -117,6 +122,7 @@ fn options(words: impl Iterator<Item = String>) -> Result<Options, String> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         list: false,
         json: false,
+        floors: false,
         verbose: false,
     };
     let mut words = words;
@@ -128,6 +134,7 @@ fn options(words: impl Iterator<Item = String>) -> Result<Options, String> {
         match word.as_str() {
             "--list" => options.list = true,
             "--json" => options.json = true,
+            "--floors" => options.floors = true,
             "-v" | "--verbose" => options.verbose = true,
             "--seed" => options.seed = number(&mut words)?,
             "--seeds" => options.seeds = number(&mut words)?.max(1),
@@ -145,6 +152,7 @@ fn options(words: impl Iterator<Item = String>) -> Result<Options, String> {
 /// Runs the cases on all threads and prints each as soon as those before it are printed.
 fn run_all(cases: &[Case], options: &Options) -> Vec<Verdict> {
     let next = AtomicUsize::new(0);
+    let floors = Floors::read();
     let results: Mutex<(Vec<Option<Done>>, Vec<Verdict>)> =
         Mutex::new(((0..cases.len()).map(|_| None).collect(), Vec::new()));
     std::thread::scope(|scope| {
@@ -156,7 +164,7 @@ fn run_all(cases: &[Case], options: &Options) -> Vec<Verdict> {
                     results[at] = Some(done);
                     while let Some(done) = results.get_mut(verdicts.len()).and_then(Option::take) {
                         let case = &cases[verdicts.len()];
-                        verdicts.push(print(case, &done, options));
+                        verdicts.push(print(case, &done, options, &floors));
                     }
                 }
             });
@@ -178,13 +186,15 @@ fn run_case(case: &Case, options: &Options) -> Done {
             .map(|seed| {
                 let mut scenario = scenario.clone();
                 scenario.plan.seed = seed;
-                let alone = case.against_alone.then(|| scenario.alone());
+                let mut against = case.against.clone();
                 catch_unwind(AssertUnwindSafe(|| {
                     let mut row = run(&scenario);
-                    let alone = alone.map(|alone| run(&alone));
-                    let alone = alone.and_then(|alone| alone.get(Figure::Goodput));
-                    let gain = row.get(Figure::Goodput).zip(alone);
-                    row.set(Figure::Gain, gain.map(|(both, alone)| both / alone));
+                    let against = against.as_mut().and_then(|against| {
+                        against.plan.seed = seed;
+                        run(against).get(Figure::Goodput)
+                    });
+                    let both = row.get(Figure::Goodput).zip(against);
+                    row.set(Figure::Gain, both.map(|(goodput, other)| goodput / other));
                     row
                 }))
                 .map_err(|fault| format!("seed {seed}: {}", text_of(&fault)))
@@ -204,7 +214,7 @@ fn text_of(fault: &Box<dyn std::any::Any + Send>) -> String {
     text.unwrap_or("a panic without words").to_owned()
 }
 
-fn print(case: &Case, done: &Done, options: &Options) -> Verdict {
+fn print(case: &Case, done: &Done, options: &Options, floors: &Floors) -> Verdict {
     let rows = match &done.rows {
         Err(reason) if case.scenario.is_err() => {
             println!(
@@ -221,7 +231,11 @@ fn print(case: &Case, done: &Done, options: &Options) -> Verdict {
         Ok(rows) => rows,
     };
     let row = Row::median(rows);
-    let (verdict, words) = check::judge(&case.checks, &row);
+    if options.floors {
+        println!("{}", check::floors_line(&case.name, &case.checks, rows));
+        return Verdict::Ok;
+    }
+    let (verdict, words) = check::judge(&case.name, &case.checks, &row, floors);
     if options.json {
         println!("{}", table::json(case, &row, &words));
         return verdict;

@@ -5,7 +5,10 @@ mod common;
 mod failover;
 mod links;
 mod loss;
+#[path = "../pair/mod.rs"]
+mod pair;
 mod policy;
 mod sessions;
+mod sizes;
 mod storm;
 mod throughput;

@@ -140,6 +140,7 @@ fn add_traffic(world: &mut World, rng: &mut Rng) {
                 } else {
                     u64::MAX
                 },
+                ..TcpConfig::default()
             };
             world.add(0, Flow::Tcp(Box::new(Tcp::new(address, from, config))));
         }

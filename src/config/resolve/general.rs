@@ -6,7 +6,7 @@ use crate::base::Prefix;
 
 use super::super::context::{Context, Placed};
 use super::super::file::Table;
-use super::super::values::{Role, TUNNEL6_PREFIX_LEN, Tunnel};
+use super::super::values::{MssClamp, Role, TUNNEL6_PREFIX_LEN, Tunnel};
 use super::{is_plain_name, narrow};
 
 /// The server's address; `None` after a fault.
@@ -70,6 +70,7 @@ pub(super) fn tunnel<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Tunnel
     if v6.is_some() && mtu.value < MTU_MIN_V6 {
         context.fault(&mtu, "is too small for IPv6");
     }
+    let mss_clamp = mss_clamp(context, table);
     let (local, remote, mtu) = (local.value, remote.value, narrow(&mtu));
     Tunnel {
         name: name.value,
@@ -78,7 +79,23 @@ pub(super) fn tunnel<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Tunnel
         prefix_len,
         v6,
         mtu,
+        mss_clamp,
     }
+}
+
+/// From what every host must take (RFC 9293, section 3.7.1) to what the largest TUN carries.
+const MSS_RANGE: std::ops::RangeInclusive<u16> = 536..=8960;
+
+fn mss_clamp<'a>(context: &mut Context<'a>, table: &Table<'a>) -> MssClamp {
+    let Some(found) = context.value::<MssClamp>(table, "mss_clamp") else {
+        return MssClamp::Auto;
+    };
+    if let MssClamp::Bytes(bytes) = found.value
+        && !MSS_RANGE.contains(&bytes)
+    {
+        context.fault(&found, "is out of range");
+    }
+    found.value
 }
 
 fn tunnel_v4<'a>(context: &mut Context<'a>, table: &Table<'a>, name: &str) -> Placed<Ipv4Addr> {

@@ -374,6 +374,7 @@ fn counters(model: &Impairment<Frame>) -> Value {
         delivered_bytes,
         queue_drops,
         outage_drops,
+        size_drops,
         lost,
         duplicated,
         reordered,
@@ -384,7 +385,7 @@ fn counters(model: &Impairment<Frame>) -> Value {
         "spec": model.spec().to_string(), "held": model.held(), "queue_bytes": model.queue_bytes(),
         "handled": handled, "handled_bytes": handled_bytes, "delivered": delivered,
         "delivered_bytes": delivered_bytes, "queue_drops": queue_drops, "outage_drops": outage_drops,
-        "lost": lost, "duplicated": duplicated, "reordered": reordered, "corrupted": corrupted,
+        "size_drops": size_drops, "lost": lost, "duplicated": duplicated, "reordered": reordered, "corrupted": corrupted,
         "queue_bytes_max": queue_bytes_max,
     })
 }

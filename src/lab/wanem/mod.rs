@@ -27,7 +27,7 @@ usage: wanem [--seed N] [--tick 200us] [--quit-on-eof] WAN...
 Emulates WANs between pairs of network interfaces. Each WAN is one argument:
   'INSIDE:OUTSIDE [nat] [up KEY=VALUE...] [down KEY=VALUE...] [both KEY=VALUE...]'
   for example 'w1c:w1s nat both delay=5ms up rate=20mbit down rate=100mbit loss=0.1%'
-Keys: rate, trace, queue, delay, delay_trace, jitter, loss, gilbert, dup, reorder, corrupt, outage, handover.
+Keys: rate, trace, queue, delay, delay_trace, jitter, loss, gilbert, mtu, dup, reorder, corrupt, outage, handover.
 
 Commands on standard input, one a line, answered by one line each:
   [WAN] up|down|both KEY=VALUE...   change what is named; WAN counts from 1, without it all WANs change

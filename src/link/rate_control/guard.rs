@@ -44,6 +44,11 @@ const SHARE: f64 = 0.4;
 const VOLATILE: f64 = 0.95;
 /// Loss beyond the usual that says, under a standing queue, that the queue is full.
 const FULL_LOSS: f64 = 0.1;
+/// A queue beyond this and twice the jitter (seconds), and arrivals over this long, show a steep fall.
+const SURGE: f64 = 0.012;
+const SURGE_STRETCH: Duration = Duration::from_millis(35);
+/// One steep fall is believed down to this share.
+const SURGE_DOWN: f64 = 0.4;
 /// Growth so steep that the measured capacity is taken whole.
 const STEEP: f64 = 0.2;
 /// A queue that stays level is met with this much less before it is believed to be somebody else's.
@@ -82,6 +87,33 @@ impl RateControl {
         let since = now.since(self.sight.sent_at).as_secs_f64();
         let sent = self.meter.in_flight_bits() / self.capacity;
         (self.sight.queue_last + sent - since).max(0.0)
+    }
+
+    /// A capacity that falls steeply is believed at once: a queue that is high and surely growing arrives at the new
+    /// capacity, however short the burst that made it. Says whether there was one.
+    pub(super) fn surge(&mut self, now: Instant) -> bool {
+        let high = SURGE + 2.0 * self.sight.jitter + self.packet_time();
+        if self.sight.queue_last < high || now.since(self.calibrated_at) < self.sight.rtt {
+            return false;
+        }
+        let Some(seen) = self
+            .meter
+            .measure(self.sight.sent_at - WINDOW_HIGH, Instant::FAR)
+        else {
+            return false;
+        };
+        if seen.stretch() < SURGE_STRETCH || !seen.grows(STEEP) {
+            return false;
+        }
+        let received = seen.received_at_most() / (1.0 - self.usual_loss);
+        if received > self.capacity * VOLATILE {
+            return false;
+        }
+        self.calibrated_at = now;
+        self.quick_until = now + QUICK;
+        self.set_capacity(received.max(self.capacity * SURGE_DOWN));
+        self.start_drain(false, now);
+        true
     }
 
     /// Looks for a standing queue while cruising.

@@ -144,6 +144,8 @@ pub struct RateControl {
     suspect_at: Instant,
     /// Most that startup saw arrive; the first guess is above it and no evidence.
     shown: f64,
+    /// Rounds of startup in a row that saw a queue.
+    queued_rounds: u32,
     /// It came before the capacity was found.
     was_startup: bool,
     /// The last round of startup lost so much that the WAN may be full.
@@ -175,6 +177,7 @@ impl RateControl {
             calibrated_at: now,
             suspect_at: now,
             shown: 0.0,
+            queued_rounds: 0,
             was_startup: false,
             doubt: false,
         }
@@ -183,11 +186,16 @@ impl RateControl {
     /// Takes what a link's report says. `slot`: which of the WAN's links, from 0.
     pub fn on_delivery(&mut self, slot: usize, sample: &Delivery, now: Instant) {
         let gap = self.meter.on_delivery(slot, sample);
-        self.sight.update(sample);
+        let calm = self.phase == Phase::Cruise && self.pending.is_none();
+        self.sight.update(sample, calm);
         if gap {
             self.on_gap(now);
         }
         self.judge_probe(now);
+        let steady = matches!(self.phase, Phase::Drain | Phase::Cruise) && self.pending.is_none();
+        if steady && self.surge(now) {
+            return;
+        }
         match self.phase {
             Phase::Startup => self.startup(now),
             Phase::Drain => self.watch_drain(now),
@@ -233,6 +241,7 @@ impl RateControl {
         if now.since(self.suspect_at) > LONG_SILENCE {
             self.set_capacity(self.capacity * 0.5);
             self.shown = 0.0;
+            self.queued_rounds = 0;
             self.enter(Phase::Startup, 1.0, Instant::FAR, now);
         } else if self.was_startup {
             self.enter(Phase::Startup, RETURN_GAIN, Instant::FAR, now);

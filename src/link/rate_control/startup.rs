@@ -21,6 +21,11 @@ const ROUND_MAX: Duration = Duration::from_millis(200);
 const ROUND_JITTER: f64 = 15.0;
 /// A queue beyond this and the jitter is ours.
 const QUEUE: f64 = 0.004;
+/// A queue beyond this and twice the jitter ends the growth before the round can be judged: what a round sends too much
+/// must not fill the queue and be lost.
+const BRAKE: f64 = 0.006;
+/// Bursts of an application make a queue that comes and goes. One seen this often in a row says enough.
+const QUEUED_ROUNDS: u32 = 3;
 /// What is more than heartbeats and reports (bits/s) and makes the delay grow measures a WAN that has shown nothing yet.
 const MEASURABLE: f64 = 1e6;
 /// An application that sends less than this share of the believed capacity does not show what the WAN carries.
@@ -33,6 +38,10 @@ impl RateControl {
             Duration::from_secs_f64(self.sight.jitter * ROUND_JITTER).clamp(ROUND, ROUND_MAX);
         // Traffic may come in bursts too short for a round; the queue that they leave is seen all the same.
         let high = self.sight.queue_min > QUEUE_HIGH + 2.0 * self.sight.jitter;
+        let brake = BRAKE + 2.0 * self.sight.jitter + self.packet_time();
+        if self.gain > 1.0 && self.sight.queue_last > brake && self.sight.sent_at > self.phase_at {
+            self.gain = 1.0;
+        }
         let Some(round) = self.meter.measure(self.phase_at, Instant::FAR) else {
             if high {
                 self.schedule_probe(now);
@@ -67,7 +76,8 @@ impl RateControl {
         if grows && round.stretch() < span * 2 {
             return;
         }
-        if high || queue && round.slope > -LEVEL {
+        self.queued_rounds = if queue { self.queued_rounds + 1 } else { 0 };
+        if high || queue && (round.slope > -LEVEL || self.queued_rounds >= QUEUED_ROUNDS) {
             // The application alone sends about what the WAN carries, so no round doubles anything and the delay
             // grows too slowly to see. Whose queue it is the guard finds out.
             self.set_capacity(self.shown.max(round.received().min(round.sent())));

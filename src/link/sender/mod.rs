@@ -15,6 +15,7 @@
 //! Reference: RFC 9002 section 6 (loss detection).
 
 mod parts;
+mod size;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -24,12 +25,13 @@ use std::time::Duration;
 use super::history::History;
 use super::loss::Loss;
 use super::owd::Owd;
+use super::pmtu::Search;
 use super::rate_control::Delivery;
 use super::receiver::low_micros;
 use super::report::{Report, SEEN_NUMBERS, SEEN_WORDS, set_bits, shift};
 use super::rtt::{RTT_INITIAL, Rtt};
 use super::sent::{Entry, Fate, SentLog};
-use super::state::{Liveness, Silence};
+use super::state::{Liveness, Silence, State};
 use crate::base::Instant;
 
 pub use parts::{Outcome, SenderConfig, SenderCounters};
@@ -87,6 +89,10 @@ pub struct Sender<T> {
     skipped: u64,
     /// The last gap in the numbers: keys were changed.
     jump: Option<Jump>,
+    /// How long datagrams may be.
+    search: Search,
+    /// Long datagrams vanish, and nobody was told yet.
+    black_hole: bool,
 }
 
 /// A gap in the numbers.
@@ -124,6 +130,8 @@ impl<T: Copy> Sender<T> {
             data_at: None,
             skipped: 0,
             jump: None,
+            search: Search::new(config.size_base, config.size_max),
+            black_hole: false,
         }
     }
 
@@ -195,6 +203,8 @@ impl<T: Copy> Sender<T> {
                     fate: Fate::Skipped,
                     item: None,
                     quiet: true,
+                    probe: false,
+                    trial: true,
                 },
                 on,
             );
@@ -206,6 +216,8 @@ impl<T: Copy> Sender<T> {
                 fate: Fate::InFlight,
                 item,
                 quiet: false,
+                probe: false,
+                trial: self.liveness.state() != State::Up,
             },
             on,
         );
@@ -243,6 +255,7 @@ impl<T: Copy> Sender<T> {
             }
         }
         self.resolve(now, on);
+        self.follow_state();
         delivery
     }
 
@@ -261,6 +274,8 @@ impl<T: Copy> Sender<T> {
         let silence = self.silence(now, told_at);
         self.liveness.handle_timeout(&silence, now);
         self.counters.suspicions = self.liveness.flap_count();
+        self.search.handle_timeout(now);
+        self.follow_state();
     }
 
     /// When [`Sender::handle_timeout`] has something to do or a heartbeat is due.
@@ -270,6 +285,7 @@ impl<T: Copy> Sender<T> {
             .unwrap_or(Instant::FAR)
             .min(self.liveness.poll_timeout(&silence))
             .min(self.heartbeat_at(now))
+            .min(self.search.poll_timeout())
     }
 
     /// Hands out what is in flight, oldest first, to be sent on other links. No outcome follows for it; the
@@ -294,6 +310,7 @@ impl<T: Copy> Sender<T> {
     pub fn on_send_error(&mut self, now: Instant) {
         self.liveness.on_send_error(now);
         self.counters.suspicions = self.liveness.flap_count();
+        self.follow_state();
     }
 
     /// There is a sign of life of the peer: a link that is down is probed at once and as often as at first.
@@ -338,6 +355,9 @@ impl<T: Copy> Sender<T> {
                 oldest = oldest.min(entry.sent_at);
             }
             youngest = youngest.max(entry.sent_at);
+            if entry.probe {
+                self.search.on_probe_acked(number, entry.bytes, now);
+            }
             match entry.fate {
                 Fate::InFlight => {
                     entry.fate = Fate::Acked;
@@ -354,7 +374,9 @@ impl<T: Copy> Sender<T> {
                 Fate::Taken => entry.fate = Fate::Acked,
                 Fate::Lost => {
                     entry.fate = Fate::Acked;
-                    self.on_spurious(before.saturating_sub(number), now);
+                    if !entry.probe {
+                        self.on_spurious(before.saturating_sub(number), now);
+                    }
                 }
                 Fate::Acked | Fate::Skipped => {}
             }
@@ -385,7 +407,12 @@ impl<T: Copy> Sender<T> {
                 break;
             };
             match entry.fate {
-                Fate::Acked => self.loss.on_packet(false, congested, now),
+                Fate::Acked => {
+                    if !entry.trial {
+                        self.loss.on_packet(false, congested, now);
+                    }
+                    self.note_size(&entry, true);
+                }
                 Fate::Lost | Fate::Skipped => {}
                 Fate::InFlight | Fate::Taken => {
                     let jumped = self.jump.is_some_and(|j| number < j.to && j.to <= anchor);
@@ -396,10 +423,19 @@ impl<T: Copy> Sender<T> {
                     if !unknown && !overdue {
                         break;
                     }
+                    if entry.probe {
+                        self.settle_probe(number, unknown || jumped, now);
+                        self.oldest += 1;
+                        continue;
+                    }
                     self.settle(number, unknown, on);
                     if !unknown && !jumped {
-                        self.loss.on_packet(true, congested, now);
+                        // What an outage swallowed says nothing about the link at other times.
+                        if entry.fate != Fate::Taken && !entry.trial {
+                            self.loss.on_packet(true, congested, now);
+                        }
                         self.liveness.on_loss(now);
+                        self.note_size(&entry, false);
                     }
                 }
             }
@@ -484,7 +520,7 @@ impl<T: Copy> Sender<T> {
             Some(jump) if number < jump.to => jump.skipped_before,
             _ => self.skipped,
         };
-        number - skipped
+        number.saturating_sub(skipped)
     }
 
     fn delivery(&self, report: &Report, now: Instant) -> Delivery {
@@ -539,7 +575,7 @@ impl<T: Copy> Sender<T> {
         };
         let mut telling = (first..first + SILENCE_SCAN)
             .map_while(|number| self.log.get(number))
-            .filter(|entry| !entry.quiet)
+            .filter(|entry| !entry.quiet && !entry.probe)
             .map(|entry| entry.sent_at);
         Silence {
             first_sent: telling.next(),
@@ -567,6 +603,7 @@ impl<T: Copy> Sender<T> {
             .get(number)
             .is_some_and(|entry| entry.fate == Fate::InFlight);
         if open {
+            self.search.on_probe_unknown(number);
             self.settle(number, true, on);
             self.counters.unknown -= 1;
             self.counters.evicted += 1;

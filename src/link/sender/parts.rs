@@ -12,6 +12,10 @@ pub struct SenderConfig {
     /// Datagrams remembered, rounded up to a power of two. At 1 Gbit/s of 1400-byte datagrams and an RTT of
     /// 100 ms 9000 are in flight.
     pub sent_log_entries: usize,
+    /// Bytes of the longest datagram that every usable path carries, and of the longest that both ends take.
+    pub size_base: u32,
+    /// See `size_base`.
+    pub size_max: u32,
 }
 
 impl Default for SenderConfig {
@@ -20,6 +24,8 @@ impl Default for SenderConfig {
             heartbeat_interval: Duration::from_millis(100),
             report_interval: Duration::from_millis(5),
             sent_log_entries: 16_384,
+            size_base: 1260,
+            size_max: 1260,
         }
     }
 }
@@ -56,7 +62,7 @@ pub struct SenderCounters {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Datagrams declared lost.
+    /// Datagrams declared lost, probes of the path's size left out.
     pub lost: u64,
     /// Of those, how many were acknowledged later.
     pub spurious: u64,

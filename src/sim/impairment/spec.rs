@@ -10,6 +10,7 @@
 //! | `loss` | `2%`, `0.02` | independent loss |
 //! | `gilbert` | `2%/8` | bursty loss: share of packets, mean burst in packets |
 //! | `queue` | `50ms`, `64kB` | room before the bottleneck; beyond it packets are dropped at the tail |
+//! | `mtu` | `1400`, `none` | packets of more bytes disappear without a word |
 //! | `dup` | `0.1%` | packets that arrive twice |
 //! | `reorder` | `1%`, `1%/5ms` | packets held back, and for how long |
 //! | `corrupt` | `0.01%` | packets with one bit flipped |
@@ -115,6 +116,8 @@ pub struct Spec {
     pub jitter: Duration,
     /// How packets get lost.
     pub loss: Loss,
+    /// Longest packet that gets through, in bytes; longer ones disappear without a word.
+    pub mtu: Option<u32>,
     /// Probability that a packet arrives twice.
     pub duplicate: f64,
     /// Packets held back.
@@ -149,6 +152,7 @@ impl Default for Spec {
             delay_trace_file: String::new(),
             jitter: Duration::ZERO,
             loss: Loss::None,
+            mtu: None,
             duplicate: 0.0,
             reorder: Reordering {
                 ratio: 0.0,

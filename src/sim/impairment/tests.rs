@@ -67,7 +67,7 @@ fn drain_until(
 
 fn assert_balanced(link: &Impairment<Packet>) {
     let c = link.counters();
-    let gone = c.delivered + c.queue_drops + c.outage_drops + c.lost;
+    let gone = c.delivered + c.queue_drops + c.outage_drops + c.size_drops + c.lost;
     assert_eq!(c.handled + c.duplicated, gone + link.held() as u64, "{c:?}");
 }
 
@@ -341,6 +341,16 @@ fn a_new_rate_serves_the_queue_that_is_already_there() {
 }
 
 #[test]
+fn packets_beyond_the_mtu_disappear() {
+    for (mtu, through) in [(1249, 0), (1250, 10)] {
+        let mut link = link(&format!("mtu={mtu} delay=1ms"));
+        assert_eq!(run(&mut link, 10, Duration::ZERO).len(), through);
+        assert_eq!(link.counters().size_drops, 10 - through as u64);
+        assert_balanced(&link);
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_link() {
     let text = "rate=50mbit delay=10ms jitter=4ms gilbert=3%/4 dup=1% reorder=2% corrupt=1% handover=1s/50ms-90ms";
     let go = |seed| {
@@ -379,6 +389,7 @@ fn specifications_read_back_what_they_print() {
         "outage=8s+3s,20s+1s handover=15s/100ms",
         "outage=on handover=15s/60ms-135ms@5s",
         "loss=0.123456789123",
+        "rate=1mbit mtu=1400 dup=1%",
     ] {
         let spec: Spec = text.parse().unwrap();
         assert_eq!(spec.to_string(), text);
@@ -407,6 +418,7 @@ fn bad_specifications_say_what_would_be_right() {
             "gilbert=90%/2",
             "mean burst of 1 or more that the loss allows",
         ),
+        ("mtu=67", "mtu=67: expected bytes such as 1400"),
         ("queue=big", "expected a time such as 50ms or bytes"),
         ("outage=8s", "start+length"),
         ("handover=1s/2s", "length < period"),

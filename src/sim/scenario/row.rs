@@ -52,7 +52,7 @@ pub enum Figure {
     Disorder,
     /// Times that links were suspected in the watched span by the judged sender.
     Suspicions,
-    /// Goodput over that of the fastest link alone; only who runs both knows it.
+    /// Goodput over that of another run, as of the fastest link alone; only who runs both knows it.
     Gain,
 }
 

@@ -1,10 +1,14 @@
-//! A TCP that always has something to send, close enough to Linux' to judge a tunnel by: CUBIC with HyStart, SACK,
-//! RACK loss detection with its reordering window, tail loss probe, PRR, undo of spurious recoveries, delayed
+//! A TCP that always has something to send, close enough to Linux' to judge a tunnel by: CUBIC with HyStart, or BBR with pacing;
+//! SACK, RACK loss detection with its reordering window, tail loss probe, PRR, undo of spurious recoveries, delayed
 //! acknowledgements, ECN, segmentation offload.
 //!
 //! Never does: connection set-up and end, a receive window that limits, or payload. Segments are all [`MSS`] long and
 //! counted, not bytes.
 
+#[cfg(test)]
+mod alone;
+mod bbr;
+mod control;
 mod cubic;
 mod receiver;
 mod sender;
@@ -16,11 +20,14 @@ use crate::sim::packet::{FlowAddress, MSS, Segment, Side, write_tcp};
 use receiver::Receiver;
 use sender::Sender;
 
+pub use control::CongestionControl;
 pub use sender::TcpCounters;
 
 /// How the TCP is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpConfig {
+    /// How it finds its rate.
+    pub control: CongestionControl,
     /// Negotiates ECN, as Linux does only when asked.
     pub ecn: bool,
     /// Most segments in one frame; 1 = no offload.
@@ -34,6 +41,7 @@ pub struct TcpConfig {
 impl Default for TcpConfig {
     fn default() -> Self {
         Self {
+            control: CongestionControl::default(),
             ecn: false,
             superframe_segments: 1,
             start: Instant::ZERO,

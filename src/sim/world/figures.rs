@@ -43,7 +43,7 @@ impl World {
         let wire = &self.nodes[usize::from(client)].wires[link];
         [&wire.up, &wire.down].map(|direction| {
             let counters = direction.counters();
-            counters.lost + counters.queue_drops + counters.outage_drops
+            counters.lost + counters.queue_drops + counters.outage_drops + counters.size_drops
         })
     }
 

@@ -1,65 +1,114 @@
 //! Links of all kinds that stay as they are: how much of their sum a flow gets.
 
+use chainlightning::base::Rate;
 use chainlightning::sim::packet::Side;
-use chainlightning::sim::scenario::{BOTH, Figure};
+use chainlightning::sim::plan::Plan;
+use chainlightning::sim::scenario::{BOTH, Figure, Inner, Scenario, Span};
 
-use super::{Case, LINKS_A, case, over, ping, way, with};
+use super::{ANY_SEED, BULKS, Bulk, Case, LINKS_A, ms, with};
 use crate::check::{least, most};
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for from in BOTH {
-        cases.push(three(from));
-        cases.push(far_apart(from));
+    let mut cases: Vec<Case> = BULKS.map(three).into();
+    cases.extend(BULKS.map(far_apart));
+    cases.extend(BULKS.map(both_ways));
+    cases.extend(BULKS.map(many_flows));
+    cases.extend(BOTH.map(estimates));
+    for pair in BULKS.chunks_exact(2) {
+        cases.extend(ladder(pair));
     }
-    cases.extend(ladder());
     cases
 }
 
 /// T1, T4, T6: links A of unknown rate, and a ping beside.
-fn three(from: Side) -> Case {
-    let scenario = over(&with(&LINKS_A, ""), from, 20, 10).flow(ping(from));
-    case(
-        format!("T1+T4 A {} cubic", way(from)),
-        scenario,
-        &[
-            least(Figure::Efficiency, 0.93, 0.5),
-            most(Figure::RttP50, 55.0, 200.0),
-            most(Figure::RiseP50, 3.0, 50.0),
-            most(Figure::RiseP99, 10.0, 100.0),
-        ],
-    )
+fn three(bulk: Bulk) -> Case {
+    let scenario = bulk.over(&with(&LINKS_A, ""), 20, 10).flow(bulk.ping());
+    let checks = [
+        least(Figure::Efficiency, 0.93),
+        most(Figure::RttP50, 55.0),
+        most(Figure::RiseP50, 3.0),
+        most(Figure::RiseP99, 10.0),
+    ];
+    bulk.case("T1+T4+T6 A", scenario, &checks)
 }
 
 /// T2: delays far apart.
-fn far_apart(from: Side) -> Case {
+fn far_apart(bulk: Bulk) -> Case {
     let links = [
         "rate=100mbit delay=5ms queue=100ms",
         "rate=50mbit delay=30ms queue=100ms",
     ];
-    case(
-        format!("T2 100/5+50/30 {} cubic", way(from)),
-        over(&with(&links, ""), from, 16, 8),
-        &[least(Figure::Efficiency, 0.93, 0.4)],
+    let scenario = bulk.over(&with(&links, ""), 16, 8);
+    let target = bulk.either(0.93, 0.88);
+    bulk.case(
+        "T2 100/5+50/30",
+        scenario,
+        &[least(Figure::Efficiency, target)],
     )
 }
 
-/// T3: two links with rates and delays far apart, and bundles of two to eight.
-fn ladder() -> Vec<Case> {
+/// T1 with as much in the other direction; one direction is judged.
+fn both_ways(bulk: Bulk) -> Case {
+    let back = Bulk(bulk.0.other(), bulk.1);
+    let scenario = bulk.over(&with(&LINKS_A, ""), 16, 8).flow(back.flow());
+    bulk.case(
+        "T1 A both ways",
+        scenario,
+        &[least(Figure::Efficiency, 0.90)],
+    )
+}
+
+/// T17: three bulk flows and twenty sparse ones.
+fn many_flows(bulk: Bulk) -> Case {
+    let mut scenario = bulk.over(&with(&LINKS_A, ""), 16, 6);
+    scenario = scenario.flow(bulk.flow()).flow(bulk.flow());
+    for number in 0..20 {
+        scenario = scenario.flow(Inner::Ping {
+            from: bulk.0,
+            interval: ms(40 + number),
+        });
+    }
+    let checks = [
+        least(Figure::Fairness, 0.95),
+        least(Figure::Efficiency, 0.93),
+        most(Figure::RiseP50, 3.0),
+        most(Figure::RiseP99, 10.0),
+    ];
+    bulk.case("T17 3 bulk 20 sparse", scenario, &checks)
+}
+
+/// T19: more than the links carry, from the first moment: what is believed of them after 2 s.
+fn estimates(from: Side) -> Case {
+    let plan = Plan::new(ANY_SEED, &LINKS_A);
+    let span = Span::millis(2_000, 5_000);
+    let scenario = Scenario::new(plan, ms(5_000))
+        .flow(Inner::Cbr {
+            from,
+            rate: Rate::from_mbps(200),
+            bytes: 1_400,
+        })
+        .judged(span, span);
+    let checks = [
+        most(Figure::CapacityError, 0.05),
+        most(Figure::QueueP50, 5.0),
+    ];
+    let mut case = Bulk(from, Default::default()).case("T19 A overload", scenario, &checks);
+    case.name = case.name.replace("cubic", "cbr");
+    case
+}
+
+/// T3: two links with rates and delays far apart, and bundles of two to eight. Directions take turns, such that each
+/// step of either ladder meets both.
+fn ladder(pair: &[Bulk]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (number, slow) in [100, 50, 20, 10, 5].into_iter().enumerate() {
-        for delay in [10, 30, 100] {
-            // Directions take turns: each step of either ladder meets both.
-            let from = BOTH[(number + delay / 10) % 2];
+        for (step, delay) in [10, 30, 100].into_iter().enumerate() {
             let links = [
                 "rate=100mbit delay=10ms queue=100ms".to_owned(),
                 format!("rate={slow}mbit delay={delay}ms queue=100ms"),
             ];
-            cases.push(cell(
-                format!("T3 1:{} {}x", 100 / slow, delay / 10),
-                &links,
-                from,
-            ));
+            let name = format!("T3 1:{} {}x", 100 / slow, delay / 10);
+            cases.push(cell(&name, &links, pair[(number + step) % 2]));
         }
     }
     const MIXED: [(u32, u32); 8] = [
@@ -72,25 +121,21 @@ fn ladder() -> Vec<Case> {
         (10, 40),
         (5, 50),
     ];
-    for (count, from) in [2, 3, 4, 8].into_iter().zip(BOTH.into_iter().cycle()) {
+    for (number, count) in [2, 3, 4, 8].into_iter().enumerate() {
         let links: Vec<String> = MIXED[..count]
             .iter()
             .map(|(rate, delay)| format!("rate={rate}mbit delay={delay}ms queue=100ms"))
             .collect();
-        cases.push(cell(format!("T3 {count} links"), &links, from));
+        cases.push(cell(&format!("T3 {count} links"), &links, pair[number % 2]));
     }
     cases
 }
 
-fn cell(name: String, links: &[String], from: Side) -> Case {
-    let mut cell = case(
-        format!("{name} {} cubic", way(from)),
-        over(links, from, 14, 6),
-        &[
-            least(Figure::Efficiency, 0.88, 0.3),
-            least(Figure::Gain, 1.0, 0.5),
-        ],
-    );
-    cell.against_alone = true;
+fn cell(name: &str, links: &[String], bulk: Bulk) -> Case {
+    let scenario = bulk.over(links, 14, 6);
+    let alone = scenario.alone();
+    let checks = [least(Figure::Efficiency, 0.88), least(Figure::Gain, 1.0)];
+    let mut cell = bulk.case(name, scenario, &checks);
+    cell.against = Some(alone);
     cell
 }

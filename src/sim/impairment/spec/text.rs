@@ -20,6 +20,7 @@ pub(super) const KEYS: &[&str] = &[
     "jitter",
     "loss",
     "gilbert",
+    "mtu",
     "dup",
     "reorder",
     "corrupt",
@@ -33,6 +34,7 @@ const EXPECT_RATIO: &str = "a share such as 2% or 0.02, below 100%";
 const EXPECT_GILBERT: &str =
     "loss/burst such as 2%/8, with a mean burst of 1 or more that the loss allows";
 const EXPECT_QUEUE: &str = "a time such as 50ms or bytes such as 64kB";
+const EXPECT_MTU: &str = "bytes such as 1400, 68 to 65535, or none";
 const EXPECT_REORDER: &str = "a share, or share/time such as 1%/5ms";
 const EXPECT_OUTAGE: &str = "start+length such as 8s+3s (several separated by commas), on, or off";
 const EXPECT_HANDOVER: &str = "period/length such as 15s/100ms, period/min-max@first such as 15s/60ms-135ms@5s, or none; length < period";
@@ -77,6 +79,8 @@ pub(super) fn apply_word(spec: &mut Spec, word: &str) -> Result<(), SpecError> {
             };
         }
         "gilbert" => spec.loss = parse_gilbert(value).ok_or_else(|| bad(EXPECT_GILBERT))?,
+        "mtu" if value == "none" => spec.mtu = None,
+        "mtu" => spec.mtu = Some(parse_mtu(value).ok_or_else(|| bad(EXPECT_MTU))?),
         "dup" => spec.duplicate = parse_ratio(value).ok_or_else(|| bad(EXPECT_RATIO))?,
         "reorder" => spec.reorder = parse_reorder(value).ok_or_else(|| bad(EXPECT_REORDER))?,
         "corrupt" => spec.corrupt = parse_ratio(value).ok_or_else(|| bad(EXPECT_RATIO))?,
@@ -124,6 +128,9 @@ pub(super) fn write_spec(spec: &Spec, f: &mut fmt::Formatter<'_>) -> fmt::Result
         Loss::Gilbert { ratio, burst } => {
             words.push(format!("gilbert={}/{burst}", RatioText(ratio)))
         }
+    }
+    if let Some(mtu) = spec.mtu {
+        words.push(format!("mtu={mtu}"));
     }
     if spec.duplicate > 0.0 {
         words.push(format!("dup={}", RatioText(spec.duplicate)));
@@ -257,6 +264,12 @@ fn parse_queue(text: &str) -> Option<QueueLimit> {
     (0.0..1e12)
         .contains(&bytes)
         .then_some(QueueLimit::Bytes(bytes as u64))
+}
+
+/// From what every IPv4 link must carry (RFC 791) to what a packet can be.
+fn parse_mtu(text: &str) -> Option<u32> {
+    let bytes = text.parse().ok()?;
+    (68..=65_535).contains(&bytes).then_some(bytes)
 }
 
 fn parse_reorder(text: &str) -> Option<Reordering> {

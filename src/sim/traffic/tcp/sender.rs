@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::cubic::Cubic;
+use super::bbr::AckSample;
+use super::control::{Control, Deliveries, Stamp};
 use super::{TcpConfig, index_of, seq_of};
 use crate::base::Instant;
 use crate::sim::packet::{MSS, Segment};
@@ -38,6 +39,7 @@ struct InFlight {
     sacked: bool,
     lost: bool,
     retransmitted: bool,
+    stamp: Stamp,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,12 @@ pub(super) struct Sender {
     lost: u64,
     /// Send time of each frame by number.
     sent_times: Vec<Instant>,
-    cubic: Cubic,
+    control: Control,
+    deliveries: Deliveries,
+    /// When the pacer lets the next segment go.
+    next_send_at: Instant,
+    /// Segments taken for lost so far.
+    losses: u64,
     srtt: Option<Duration>,
     rttvar: Duration,
     rtt_min: Duration,
@@ -84,6 +91,10 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(config: TcpConfig) -> Self {
         Self {
+            control: Control::new(config.control),
+            deliveries: Deliveries::default(),
+            next_send_at: Instant::ZERO,
+            losses: 0,
             config,
             acked: 0,
             window: VecDeque::new(),
@@ -91,7 +102,6 @@ impl Sender {
             sacked: 0,
             lost: 0,
             sent_times: Vec::new(),
-            cubic: Cubic::new(),
             srtt: None,
             rttvar: Duration::ZERO,
             rtt_min: Duration::MAX,
@@ -123,7 +133,7 @@ impl Sender {
     }
 
     pub(super) fn window(&self) -> (f64, Duration) {
-        (self.cubic.window, self.srtt.unwrap_or_default())
+        (self.control.window(), self.srtt.unwrap_or_default())
     }
 
     pub(super) fn rtts(&self) -> &[(Instant, Duration)] {
@@ -141,7 +151,7 @@ impl Sender {
     pub(super) fn handle_ack(&mut self, segment: &Segment, now: Instant) {
         let ack = index_of(segment.ack, self.acked);
         self.sample_rtt(segment.echo, now);
-        let before = self.acked;
+        let (before, pipe_before, losses) = (self.acked, self.pipe, self.losses);
         let mut delivered = self.take_cumulative(ack);
         delivered += self.take_blocks(segment, ack);
         if let Some(end) = self.recovery_end
@@ -149,25 +159,46 @@ impl Sender {
         {
             self.recovery_end = None;
             self.undo_left = None;
-            self.cubic.window = self.cubic.window.min(self.cubic.threshold).max(2.0);
+            self.control.on_recovered();
         }
         self.detect_losses(now);
-        if self.recovery_end.is_some() {
-            self.reduce(delivered, self.acked > before);
-        } else if delivered > 0 && self.window_limited {
-            self.cubic.on_acked(delivered, self.rtt_min, now);
+        let sample = AckSample {
+            acked: delivered,
+            lost: self.losses - losses,
+            rtt: self.rtt_last,
+            pipe_before,
+            pipe: self.pipe,
+            ..self.deliveries.take(now)
+        };
+        match &mut self.control {
+            Control::Bbr(bbr) => bbr.on_ack(&sample, now),
+            Control::Cubic(_) if self.recovery_end.is_some() => {
+                self.reduce(delivered, self.acked > before);
+            }
+            Control::Cubic(cubic) if delivered > 0 && self.window_limited => {
+                cubic.on_acked(delivered, self.rtt_min, now);
+            }
+            Control::Cubic(_) => {}
         }
         if segment.ece && self.acked >= self.ecn_end && self.recovery_end.is_none() {
-            self.counters.marks += 1;
-            self.cubic.on_congestion();
-            self.cubic.window = self.cubic.threshold;
-            self.ecn_end = self.next();
-            self.send_cwr = true;
+            self.on_mark();
         }
         if delivered > 0 {
             self.backoff = 0;
             self.arm(now);
         }
+    }
+
+    /// The path marked a segment. BBR does not care.
+    fn on_mark(&mut self) {
+        let Control::Cubic(cubic) = &mut self.control else {
+            return;
+        };
+        cubic.on_congestion();
+        cubic.window = cubic.threshold;
+        self.counters.marks += 1;
+        self.ecn_end = self.next();
+        self.send_cwr = true;
     }
 
     fn sample_rtt(&mut self, echo: u32, now: Instant) {
@@ -178,8 +209,8 @@ impl Sender {
         self.rtt_last = rtt;
         self.rtts.push((now, rtt));
         self.rtt_min = self.rtt_min.min(rtt);
-        self.cubic
-            .on_rtt(rtt, self.rtt_min, self.acked, self.next());
+        let (acked, next) = (self.acked, self.next());
+        self.control.on_rtt(rtt, self.rtt_min, acked, next);
         match self.srtt {
             None => (self.srtt, self.rttvar) = (Some(rtt), rtt / 2),
             Some(srtt) => {
@@ -246,6 +277,7 @@ impl Sender {
             self.reordering_seen = true;
         }
         self.newest = self.newest.max((entry.sent_at, index));
+        self.deliveries.on_delivered(entry.sent_at, entry.stamp);
     }
 
     /// The receiver had `count` segments already: retransmissions were needless.
@@ -263,7 +295,7 @@ impl Sender {
 
     fn undo(&mut self) {
         self.counters.undone += 1;
-        self.cubic.undo();
+        self.control.undo();
         self.recovery_end = None;
         self.undo_left = None;
     }
@@ -295,6 +327,7 @@ impl Sender {
             if now >= entry.sent_at + limit {
                 entry.lost = true;
                 self.lost += 1;
+                self.losses += 1;
                 self.pipe -= 1;
                 found = true;
             } else {
@@ -309,8 +342,8 @@ impl Sender {
 
     fn enter_recovery(&mut self) {
         self.counters.recoveries += 1;
-        self.window_before = self.cubic.window;
-        self.cubic.on_congestion();
+        self.window_before = self.control.window();
+        self.control.on_recovery(self.pipe);
         self.recovery_end = Some(self.next());
         (self.prr_delivered, self.prr_out) = (0, 0);
         self.undo_left = Some(0);
@@ -327,8 +360,11 @@ impl Sender {
         clippy::cast_sign_loss
     )]
     fn reduce(&mut self, delivered: u64, advanced: bool) {
+        let Control::Cubic(cubic) = &mut self.control else {
+            return;
+        };
         self.prr_delivered += delivered;
-        let threshold = self.cubic.threshold;
+        let threshold = cubic.threshold;
         let allowed = if self.pipe as f64 > threshold {
             let share = self.prr_delivered as f64 * threshold / self.window_before.max(1.0);
             (share.ceil() as u64).saturating_sub(self.prr_out)
@@ -342,7 +378,7 @@ impl Sender {
         };
         // Something must leave when the recovery begins, or nothing ever comes back.
         let least = u64::from(self.prr_out == 0);
-        self.cubic.window = (self.pipe + allowed.max(least)) as f64;
+        cubic.window = (self.pipe + allowed.max(least)) as f64;
     }
 
     fn arm(&mut self, now: Instant) {
@@ -376,7 +412,7 @@ impl Sender {
                 last.lost = true;
                 self.lost += 1;
                 self.pipe -= 1;
-                self.cubic.window = self.cubic.window.max((self.pipe + 1) as f64);
+                self.control.widen((self.pipe + 1) as f64);
             }
         }
         if self.rto_at.is_some_and(|at| now >= at) {
@@ -395,14 +431,14 @@ impl Sender {
                 self.enter_recovery();
             }
             self.recovery_end = None;
-            self.cubic.window = 1.0;
+            self.control.on_timeout();
             self.arm(now);
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Instant {
         let sending = if self.may_send() {
-            Instant::ZERO
+            self.next_send_at
         } else {
             Instant::FAR
         };
@@ -418,12 +454,15 @@ impl Sender {
 
     #[allow(clippy::cast_precision_loss)]
     fn may_send(&self) -> bool {
-        (self.lost > 0 || self.has_data()) && (self.pipe as f64) + 1.0 <= self.cubic.window
+        (self.lost > 0 || self.has_data()) && (self.pipe as f64) + 1.0 <= self.control.window()
     }
 
     pub(super) fn poll_segment(&mut self, now: Instant) -> Option<Segment> {
         if !self.may_send() {
             self.window_limited |= self.lost > 0 || self.has_data();
+            return None;
+        }
+        if now < self.next_send_at {
             return None;
         }
         let number = u32::try_from(self.sent_times.len()).unwrap_or(u32::MAX);
@@ -433,6 +472,7 @@ impl Sender {
             self.send_new(now)
         };
         self.sent_times.push(now);
+        self.pace(count, now);
         self.prr_out += count;
         if self.rto_at.is_none() {
             self.arm(now);
@@ -447,6 +487,16 @@ impl Sender {
         })
     }
 
+    /// Half a frame's time may be caught up on, as Linux' own pacing has it.
+    #[allow(clippy::cast_precision_loss)]
+    fn pace(&mut self, count: u64, now: Instant) {
+        if let Control::Bbr(bbr) = &self.control {
+            let time = Duration::from_secs_f64(count as f64 / bbr.pace());
+            let behind = now.since(self.next_send_at).min(time / 2);
+            self.next_send_at = now + (time - behind);
+        }
+    }
+
     fn send_again(&mut self, now: Instant) -> Option<u64> {
         let at = self.window.iter().position(|entry| entry.lost)?;
         self.window[at] = InFlight {
@@ -454,6 +504,7 @@ impl Sender {
             sacked: false,
             lost: false,
             retransmitted: true,
+            stamp: self.deliveries.on_sent(now, false),
         };
         self.lost -= 1;
         self.pipe += 1;
@@ -470,23 +521,28 @@ impl Sender {
         clippy::cast_sign_loss
     )]
     fn send_new(&mut self, now: Instant) -> (u64, u64) {
-        let room = (self.cubic.window - self.pipe as f64) as u64;
+        let mut room = (self.control.window() - self.pipe as f64) as u64;
+        if let Control::Bbr(bbr) = &self.control {
+            room = room.min(bbr.frame_segments() as u64);
+        }
         let left = self.config.segments_max - self.next();
         let count = room
             .min(left)
             .min(self.config.superframe_segments as u64)
             .max(1);
         let first = self.next();
+        let stamp = self.deliveries.on_sent(now, self.window.is_empty());
         for _ in 0..count {
             self.window.push_back(InFlight {
                 sent_at: now,
                 sacked: false,
                 lost: false,
                 retransmitted: false,
+                stamp,
             });
         }
         self.pipe += count;
-        self.window_limited = self.pipe as f64 + 1.0 > self.cubic.window;
+        self.window_limited = self.pipe as f64 + 1.0 > self.control.window();
         (first, count)
     }
 }
