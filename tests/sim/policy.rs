@@ -343,7 +343,7 @@ fn a_best_class_stays_on_one_link() {
     let class = class_of_next(&world, Policy::Best);
     set_classes(&mut world, &plan, &[class]);
     let id = add_cbr(&mut world, Side::Server, 40, 1_400, 6);
-    // Beside it something that fills all links.
+    // Beside it something that fills all links: committed ahead on the best one is what makes arrivals equal, 20 ms.
     let _ = add_tcp(&mut world, Side::Server, TcpConfig::default());
     world.run_for(ms(7_000));
     let delays: Vec<u128> = cbr(&world, id)
@@ -352,8 +352,8 @@ fn a_best_class_stays_on_one_link() {
         .skip(5_000)
         .map(|(_, delay)| delay.as_millis())
         .collect();
-    let slow = delays.iter().filter(|delay| **delay > 28).count();
-    println!("{slow} of {} later than 28 ms", delays.len());
+    let slow = delays.iter().filter(|delay| **delay > 40).count();
+    println!("{slow} of {} later than 40 ms", delays.len());
     assert!(slow * 20 < delays.len(), "{slow} of {}", delays.len());
 }
 
