@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::config::WIRE_OVERHEAD_BYTES;
 use super::link::Link;
 use super::path::Origin;
-use super::policy::Standing;
 use super::symbols::{SymbolKey, SymbolKind};
 use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
@@ -368,11 +367,7 @@ impl Session {
     /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
     /// that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
     pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
-        let key = |link: &&Link| {
-            // Links that carry no data of ours are quiet as long as there are others.
-            let idle = self.standing(link) != Standing::InUse;
-            (link.sender.state() != State::Up, idle, self.delay_of(link))
-        };
+        let key = |link: &&Link| (link.sender.state() != State::Up, self.delay_of(link));
         let mut best: [Option<&Link>; 2] = [None, None];
         for link in self.links.iter().filter(|link| link.is_open()) {
             if best[0].is_none_or(|b| key(&link) < key(&b)) {
