@@ -349,10 +349,11 @@ fn a_best_class_stays_on_one_link() {
     println!("{best} {second} {third}");
     assert!(best > 18_000_000, "{best}");
     assert!(second < 200_000 && third < 200_000, "{second} {third}");
-    // When it fails, the next one takes over.
+    // When it fails, others take over.
     world.change(0, 0, &[Side::Client, Side::Server], "outage=on");
-    world.run_for(ms(500));
-    assert!(carried(&mut world, Side::Server, ms(400))[1] > 1_000_000);
+    let [_, second, third] = carried(&mut world, Side::Server, ms(1_000));
+    println!("then {second} {third}");
+    assert!(second + third > 500_000, "{second} {third}");
     assert!(!cbr(&world, id).arrivals().is_empty());
 }
 
