@@ -213,7 +213,7 @@ pub struct LinkStatus {
     pub source: String,
     /// The peer's address and port.
     pub remote: String,
-    /// `probing`, `up`, `suspect`, `down`, `backup` or `off`.
+    /// `probing`, `up`, `suspect`, `down`, `backup`, `spent`, `parked`, `rx_only` or `off`.
     pub state: String,
     /// Why it is in this state, in words; empty when there is nothing to say.
     pub cause: String,
@@ -245,6 +245,10 @@ pub struct LinkStatus {
     pub tx_bytes: u64,
     /// Bytes received and authenticated.
     pub rx_bytes: u64,
+    /// What its WAN may carry in a month; 0: no quota, or not known here (server).
+    pub quota_bytes: u64,
+    /// What its WAN carried in this month.
+    pub quota_used_bytes: u64,
 }
 
 /// Percentiles over the recent past; zero while there are no samples.

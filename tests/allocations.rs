@@ -11,7 +11,9 @@ use chainlightning::crypto::key_schedule::Role;
 use chainlightning::fec::codec::Codec;
 use chainlightning::fec::decoder::Decoder;
 use chainlightning::fec::encoder::OpenGroup;
+use chainlightning::flow::class::Rule;
 use chainlightning::session::RUN_BYTES_MAX;
+use chainlightning::session::config::{ClassConfig, Mode, Policy, SessionConfig};
 use chainlightning::stream::assembler::{Assembler, Progress};
 use chainlightning::stream::cut::fragments;
 
@@ -124,6 +126,25 @@ fn frames_are_assembled_without_allocation() {
     assert_eq!((taken, complete), (0, 50));
 }
 
+/// A class of each sort, for the flows of the test below.
+fn classes() -> Vec<ClassConfig> {
+    let pin = Policy::Pin {
+        wan: "wan1".to_owned(),
+        fallback: true,
+    };
+    (0..)
+        .zip([Policy::Duplicate, pin, Policy::Best])
+        .map(|(port, policy)| ClassConfig {
+            name: format!("class{port}"),
+            rule: Rule {
+                ports: vec![port..=port],
+                ..Rule::default()
+            },
+            policy,
+        })
+        .collect()
+}
+
 /// Two sessions over three links of memory that lose datagrams: small packets, full ones and superframes, both ways.
 #[test]
 fn frames_pass_two_sessions_without_allocation() {
@@ -154,6 +175,17 @@ fn frames_pass_two_sessions_without_allocation() {
     let before = pair.delivered;
     let taken = allocations(|| work(&mut pair, 3_000, 8_000));
     let symbols = pair.client.stats(Instant::from_millis(8_000)).symbols;
+    // Classes and another mode take memory when they are set, and then none.
+    for end in [&mut pair.client, &mut pair.server] {
+        end.set_config(SessionConfig {
+            mode: Mode::Latency,
+            classes: classes(),
+            ..pair::config()
+        });
+    }
+    work(&mut pair, 8_000, 11_000);
+    let with_classes = allocations(|| work(&mut pair, 11_000, 14_000));
+    assert_eq!(with_classes, 0);
     assert!(symbols.repair + symbols.resent > 100, "{symbols:?}");
     let passed = [0, 1].map(|i| pair.delivered[i] - before[i]);
     assert!(passed.iter().all(|&n| n >= 5_000), "{passed:?}");

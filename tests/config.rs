@@ -214,7 +214,19 @@ fn two_files(key: &Key, role: Role) -> (String, String) {
         match table {
             "links.wan" if name == "source_ip" => format!("{base}[[links.wan]]\n{line}"),
             "links.wan" if name == "device" => format!("{base}[[links.wan]]\n{line}"),
+            "links.wan" if name == "quota_reset_day" => {
+                format!("{base}[[links.wan]]\nsource_ip = \"192.168.1.20\"\nquota_gb = 5\n{line}")
+            }
             "links.wan" => format!("{base}[[links.wan]]\nsource_ip = \"192.168.1.20\"\n{line}[[links.wan]]\ndevice = \"eth7\"\n"),
+            "classes" => {
+                let which = if name == "dscp" { "protocol = 6" } else { "dscp = [1]" };
+                let more = match name {
+                    "wan" => "policy = \"pin\"\n",
+                    _ => "",
+                };
+                let wan = "[[links.wan]]\ndevice = \"eth7\"\n";
+                format!("{base}{wan}[[classes]]\n{which}\n{more}{line}")
+            }
             "peers" if name == "public_key" => format!("[[peers]]\n{line}"),
             "peers" => format!("[[peers]]\npublic_key = \"{}\"\n{line}", key_text(3)),
             _ => {
@@ -239,9 +251,9 @@ fn two_values(key: &str) -> (String, String) {
     let words = |a: &str, b: &str| (quoted(a), quoted(b));
     match key {
         "general.server_ip" => words("9.9.9.9", "9.9.9.10"),
-        "general.tun_name" | "links.wan.name" | "links.wan.device" | "peers.name" => {
-            words("a1", "b.2")
-        }
+        "general.state_folder" => words("/var/lib/a", "/var/lib/b"),
+        "general.tun_name" | "links.wan.name" | "links.wan.device" | "classes.name"
+        | "peers.name" => words("a1", "b.2"),
         "general.tun_local_ip" | "general.tun_remote_ip" => words("10.99.0.3", "10.99.0.4"),
         "general.tun_netmask" => words("255.255.255.0", "255.255.0.0"),
         "general.tun_local_ip6" | "general.tun_remote_ip6" => words("fd99::1", "fd99::2"),
@@ -252,6 +264,10 @@ fn two_values(key: &str) -> (String, String) {
         "links.links_per_wan" | "links.ports" => pair("1", "2"),
         "links.wan.source_ip" => words("192.168.7.1", "192.168.7.2"),
         "links.wan.role" => words("active", "backup"),
+        "links.wan.direction" => words("both", "up"),
+        "links.wan.max_rtt_ms" => pair("0", "500"),
+        "links.wan.max_loss_percent" | "links.wan.quota_gb" => pair("0", "2.5"),
+        "links.wan.quota_reset_day" => pair("1", "28"),
         "links.wan.down_mbps" | "links.wan.up_mbps" => pair("0", "62.5"),
         "performance.fec_group_size" => pair("10", "20"),
         "performance.fec_repair_packets" => pair("3", "0"),
@@ -259,6 +275,13 @@ fn two_values(key: &str) -> (String, String) {
         "performance.heartbeat_interval_ms" => pair("100", "20"),
         "performance.rtt_weight" | "performance.loss_weight" => pair("0.5", "1"),
         "performance.mode" => words("balanced", "redundant"),
+        "classes.dscp" => pair("[46]", "[46, 34]"),
+        "classes.protocol" => pair("\"icmp\"", "47"),
+        "classes.ports" => pair("[53]", "[53, \"5000-5100\"]"),
+        "classes.prefixes" => pair("[\"10.0.0.0/8\"]", "[\"10.0.0.0/8\", \"::/0\"]"),
+        "classes.policy" => words("duplicate", "best"),
+        "classes.wan" => words("wan0", "wan1"),
+        "classes.fallback" => pair("true", "false"),
         "performance.reorder_max_ms" => pair("\"auto\"", "30"),
         "performance.backend" => words("auto", "epoll"),
         "performance.threads" => pair("\"auto\"", "1"),
@@ -341,6 +364,15 @@ fn a_default_written_out_is_the_same_as_none() {
                     if name == "source_ip" {
                         continue;
                     }
+                    (base.clone(), format!("{base}{name} = {default}\n"))
+                }
+                "classes" => {
+                    let which = if name == "dscp" {
+                        "protocol = 6"
+                    } else {
+                        "dscp = [1]"
+                    };
+                    let base = format!("{base}[[classes]]\n{which}\n");
                     (base.clone(), format!("{base}{name} = {default}\n"))
                 }
                 "peers" => {

@@ -7,14 +7,13 @@ mod pair;
 
 use std::time::Duration;
 
-use chainlightning::base::{DropReason, FRAME_BYTES_MAX, Instant, LinkId, WanId};
+use chainlightning::base::{DropReason, FRAME_BYTES_MAX, Instant, LinkId, Prefix, WanId};
 use chainlightning::crypto::Cipher;
 use chainlightning::crypto::key_schedule::Role;
 use chainlightning::crypto::keys::PrivateKey;
 use chainlightning::crypto::mac::CookieSeal;
 use chainlightning::endpoint::{
-    AllowedAddresses, Client, ClientConfig, Endpoint, Event, PeerConfig, Prefix, Server,
-    ServerConfig,
+    AllowedAddresses, Client, ClientConfig, Endpoint, Event, PeerConfig, Server, ServerConfig,
 };
 use chainlightning::session::RUN_BYTES_MAX;
 use chainlightning::session::config::WanConfig;
@@ -23,7 +22,6 @@ use chainlightning::session::stats::SessionStats;
 use chainlightning::wire::handshake::{
     COOKIE_BYTES, CookieReply, HELLO_BYTES, Hello, WELCOME_BYTES, sign_hello_mac2,
 };
-use chainlightning::wire::message::WanRole;
 use pair::hostile::{Hostile, assault};
 use pair::{Pair, handshake, keys, origin, session};
 
@@ -163,13 +161,7 @@ impl World {
             PrivateKey::generate().unwrap(),
         );
         let server_key = server.public();
-        let wans = (0..LINKS).map(|number| WanConfig {
-            id: WanId(number),
-            name: format!("wan{number}"),
-            role: WanRole::Active,
-            rate_to_peer: None,
-            rate_to_us: None,
-        });
+        let wans = (0..LINKS).map(|number| WanConfig::plain(WanId(number), format!("wan{number}")));
         let host = "10.99.0.2".parse().unwrap();
         let peer = PeerConfig {
             name: "client".to_owned(),

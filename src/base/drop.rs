@@ -44,8 +44,8 @@ drop_reasons! {
     HandshakeReplay = "handshake_replay",
     /// Handshake beyond the rate limit.
     HandshakeLimited = "handshake_limited",
-    /// Data on a link whose path is not validated yet.
-    PathNotValidated = "path_not_validated",
+    /// Pinned to a WAN that is down, without a fallback.
+    PinnedDown = "pinned_down",
     /// A TUN frame that is not an IP packet.
     NotIp = "not_ip",
     /// Inner source address outside of the peer's allowed prefixes.

@@ -211,6 +211,14 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
         out.push('\n');
         out.push_str(&links_table(&peer.links));
     }
+    let mut told = "";
+    for link in peer.links.iter().filter(|link| link.quota_bytes > 0) {
+        if told != link.name {
+            let (used, quota) = (bytes(link.quota_used_bytes), bytes(link.quota_bytes));
+            line(out, "quota", &format!("{} {used} of {quota}", link.name));
+            told = &link.name;
+        }
+    }
     // A link that is up says why only to programs; people want to know about the others.
     let to_explain = |link: &&LinkStatus| link.state != "up" && !link.cause.is_empty();
     for link in peer.links.iter().filter(to_explain) {

@@ -119,6 +119,24 @@ fn the_screen_fits_80_columns_and_shows_what_matters() {
 }
 
 #[test]
+fn a_quota_is_shown_once_for_its_wan_and_a_parked_link_says_why() {
+    let mut status = full();
+    for (id, link) in (0..).zip(&mut status.peers[0].links) {
+        link.name = "lte".into();
+        link.state = "parked".into();
+        link.cause = "loss above max_loss_percent; rate control: cruise".into();
+        (link.id, link.quota_bytes, link.quota_used_bytes) = (id, 50_000_000_000, 12_300_000_000);
+    }
+    let text = screen(&status);
+    assert_eq!(
+        text.matches("quota    lte 12.3 GB of 50.0 GB\n").count(),
+        1,
+        "{text}"
+    );
+    assert!(text.contains("! link 1 parked: loss above max_loss_percent"));
+}
+
+#[test]
 fn an_empty_status_still_has_a_screen() {
     assert!(screen(&Status::default()).starts_with("tunnel"));
 }

@@ -100,6 +100,25 @@ impl FromToml for AutoOr {
     }
 }
 
+/// A word or a number.
+#[derive(Clone, Debug)]
+pub(super) enum WordOr {
+    /// The word.
+    Word(String),
+    /// The number.
+    Number(i64),
+}
+
+impl FromToml for WordOr {
+    const KIND: &'static str = "a string or an integer";
+    fn from_toml(value: &DeValue<'_>) -> Option<Self> {
+        match value.as_str() {
+            Some(word) => Some(Self::Word(word.to_owned())),
+            None => i64::from_toml(value).map(Self::Number),
+        }
+    }
+}
+
 impl FromToml for MssClamp {
     const KIND: &'static str = "\"auto\", \"off\" or an integer";
     fn from_toml(value: &DeValue<'_>) -> Option<Self> {
@@ -337,6 +356,11 @@ impl<'a> Context<'a> {
 
     /// The elements of a list of strings, each with its own place. No list has another default than empty.
     pub fn list(&mut self, table: &Table<'a>, name: &str) -> Vec<Placed<String>> {
+        self.list_of(table, name)
+    }
+
+    /// The same for elements of another type.
+    pub fn list_of<T: FromToml>(&mut self, table: &Table<'a>, name: &str) -> Vec<Placed<T>> {
         let key = format!("{}.{name}", table.name);
         let Some(found) = table.values.get(name) else {
             return Vec::new();
@@ -360,11 +384,11 @@ impl<'a> Context<'a> {
                 key: format!("{key}[{index}]"),
                 span: Some(element.span()),
             };
-            match String::from_toml(element.get_ref()) {
-                Some(text) => out.push(at.with(text)),
+            match T::from_toml(element.get_ref()) {
+                Some(value) => out.push(at.with(value)),
                 None => {
                     let is = element.get_ref().type_str();
-                    self.fault(&at, format!("is of type {is}, not {}", String::KIND));
+                    self.fault(&at, format!("is of type {is}, not {}", T::KIND));
                 }
             }
         }

@@ -58,6 +58,8 @@ pub(super) struct File<'a> {
     tables: BTreeMap<&'static str, Table<'a>>,
     /// `[[links.wan]]`.
     pub wans: Vec<Table<'a>>,
+    /// `[[classes]]`.
+    pub classes: Vec<Table<'a>>,
     /// `[[peers]]`.
     pub peers: Vec<Table<'a>>,
 }
@@ -73,7 +75,7 @@ const TABLES: [&str; 7] = [
     "logging",
 ];
 /// Names of the tables that may occur many times.
-const TABLE_LISTS: [&str; 2] = ["links.wan", "peers"];
+const TABLE_LISTS: [&str; 3] = ["links.wan", "classes", "peers"];
 
 impl<'a> File<'a> {
     /// Takes the text of `context` apart. `None` when it is not TOML; the reasons are then in `context`.
@@ -98,6 +100,7 @@ impl<'a> File<'a> {
                 .map(|&name| (name, Table::empty(name)))
                 .collect(),
             wans: Vec::new(),
+            classes: Vec::new(),
             peers: Vec::new(),
         };
         for (key, value) in root.get_ref() {
@@ -118,7 +121,9 @@ impl<'a> File<'a> {
         value: &Spanned<DeValue<'a>>,
     ) {
         let name = key.get_ref().as_ref();
-        if name == "peers" {
+        if name == "classes" {
+            self.classes = read_tables(context, "classes", value);
+        } else if name == "peers" {
             self.peers = read_tables(context, "peers", value);
         } else if let Some(&table_name) = TABLES.iter().find(|&&known| known == name) {
             let Some(table) = read_table(context, table_name, value) else {

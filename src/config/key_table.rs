@@ -4,7 +4,7 @@ use super::keys::Default::{Is, PerSide, Unset};
 use super::keys::Reload::{self, Live, Restart};
 use super::keys::Side::{self, Both, Client, Server};
 use super::keys::{Default, Key};
-use super::values::{Config, Peer, Threads, Wan};
+use super::values::{Class, Config, Peer, Threads, Wan};
 
 /// Every key, in the order of `config.toml`.
 #[rustfmt::skip] // rows as rows: a line for each argument would hide the table
@@ -38,6 +38,10 @@ pub const ALL: &[Key] = &[
     key("general.tun_mtu", Both, Restart, "576 to 9000; 1280 at least with IPv6", Is("1400"),
         "Largest inner packet in bytes. Larger ones than a link carries travel in pieces.",
         "TUN device", |c| c.tunnel.mtu.to_string()),
+    key("general.state_folder", Client, Restart, "an absolute path",
+        Is("\"/var/lib/chainlightning\""),
+        "Folder of what must outlive the program: the bytes counted for quotas.", "quotas",
+        |c| c.state_folder.display().to_string()),
     key("general.mss_clamp", Both, Live, "\"auto\", \"off\" or 536 to 8960 bytes", Is("\"auto\""),
         "Greatest segment size that TCP connections from this side's TUN may announce; auto: what tun_mtu holds.",
         "TUN device", |c| format!("{:?}", c.tunnel.mss_clamp)),
@@ -71,6 +75,21 @@ pub const ALL: &[Key] = &[
     key("links.wan.role", Client, Live, "active, backup, off", Is("\"active\""),
         "`backup` carries traffic only while no active link is up; `off` is not opened.",
         "link choice", |c| each_wan(c, |wan| wan.role.to_string())),
+    key("links.wan.direction", Client, Live, "both, up, down", Is("\"both\""),
+        "Which way it carries data: `up` is from the client to the server. Heartbeats and reports go both ways.",
+        "link choice", |c| each_wan(c, |wan| wan.direction.to_string())),
+    key("links.wan.max_rtt_ms", Client, Live, "0 to 60000 ms", Is("0"),
+        "A link with a longer round trip is parked while there are others; 0: no limit.",
+        "link choice", |c| each_wan(c, |wan| format!("{:?}", wan.rtt_max))),
+    key("links.wan.max_loss_percent", Client, Live, "0 to 100 %", Is("0"),
+        "A link that loses more is parked while there are others; 0: no limit.",
+        "link choice", |c| each_wan(c, |wan| format!("{:?}", wan.loss_max))),
+    key("links.wan.quota_gb", Client, Live, "0 to 1000000 GB (10^9 bytes)", Is("0"),
+        "What it may carry in a month, both ways together; beyond, it is the last resort; 0: no quota.",
+        "link choice", |c| each_wan(c, |wan| format!("{:?}", wan.quota.map(|q| q.bytes)))),
+    key("links.wan.quota_reset_day", Client, Live, "1 to 28", Is("1"),
+        "Day of the month (UTC) on which the quota begins anew.", "link choice",
+        |c| each_wan(c, |wan| format!("{:?}", wan.quota.map(|q| q.reset_day)))),
     key("links.wan.down_mbps", Client, Live, "0 to 400000 Mbit/s", Is("0"),
         "Most that this WAN carries towards the client; 0: learned alone.", "rate control",
         |c| each_wan(c, |wan| format!("{:?}", wan.down))),
@@ -97,7 +116,8 @@ pub const ALL: &[Key] = &[
     key("performance.loss_weight", Both, Live, "0.0 to 10.0", Is("0.3"),
         "How much a link's loss counts when a link is chosen; 0: not at all.", "link choice",
         |c| c.performance.loss_weight.to_string()),
-    key("performance.mode", Both, Live, "balanced, redundant, weighted, single_best, round_robin",
+    key("performance.mode", Both, Live,
+        "balanced, throughput, latency, redundant, weighted, single_best, round_robin",
         Is("\"balanced\""), "Which link takes the next packets.", "link choice",
         |c| c.performance.mode.to_string()),
     key("performance.reorder_max_ms", Both, Restart, "\"auto\" or 0 to 1000 ms", Is("\"auto\""),
@@ -113,6 +133,31 @@ pub const ALL: &[Key] = &[
     key("performance.offload", Both, Restart, "true, false", Is("true"),
         "Segmentation offload on TUN and UDP; false is for comparison and for broken drivers.",
         "data path", |c| c.performance.offload.to_string()),
+    // [[classes]]
+    key("classes.name", Both, Live, "1 to 24 letters, digits, `-`, `_` or `.`, each name once",
+        Unset("class0, class1, ..."), "Name of the class in messages.", "link choice",
+        |c| each_class(c, |_| String::new())),
+    key("classes.dscp", Both, Live, "a list of code points from 0 to 63", Is("[]"),
+        "Packets with one of these code points; empty: with any.", "link choice",
+        |c| each_class(c, |class| format!("{:x}", class.rule.dscp))),
+    key("classes.protocol", Both, Live, "\"tcp\", \"udp\", \"icmp\" (of both IP versions), or a number from 0 to 255",
+        Is("\"\""), "Packets of this protocol; empty: of any.", "link choice",
+        |c| each_class(c, |class| format!("{:?}", class.rule.protocol))),
+    key("classes.ports", Both, Live, "a list of ports such as 53 and of ranges such as \"5000-5100\", at most 32",
+        Is("[]"), "Packets from or to one of these ports; empty: any, also those without ports.",
+        "link choice", |c| each_class(c, |class| format!("{:?}", class.rule.ports))),
+    key("classes.prefixes", Both, Live, "a list of prefixes such as 192.168.50.0/24, at most 32", Is("[]"),
+        "Packets from or to an address in one of these; empty: any.", "link choice",
+        |c| each_class(c, |class| format!("{:?}", class.rule.prefixes))),
+    key("classes.policy", Both, Live, "stripe, duplicate, pin, best", Is("\"stripe\""),
+        "As the mode says, on two links, on one WAN, or on the best link of the moment.", "link choice",
+        |c| each_class(c, |class| class.policy.to_string())),
+    key("classes.wan", Both, Live, "the name of a WAN of the client; with policy = \"pin\", and only then",
+        Is("\"\""), "The WAN that the class is pinned to.", "link choice",
+        |c| each_class(c, |class| class.wan.clone().unwrap_or_default())),
+    key("classes.fallback", Both, Live, "true, false", Is("true"),
+        "Whether a pinned class uses the other WANs while its own is not up; else its packets are dropped.",
+        "link choice", |c| each_class(c, |class| class.fallback.to_string())),
     // [security]
     key("security.private_key_file", Both, Restart,
         "a file with one base64 key that only its owner may read",
@@ -211,6 +256,15 @@ fn each_wan(config: &Config, show: impl Fn(&Wan) -> String) -> String {
         .wans
         .iter()
         .map(|wan| pair(&wan.name, &show(wan)))
+        .collect();
+    pairs.join(", ")
+}
+
+fn each_class(config: &Config, show: impl Fn(&Class) -> String) -> String {
+    let pairs: Vec<_> = config
+        .classes
+        .iter()
+        .map(|class| pair(&class.name, &show(class)))
         .collect();
     pairs.join(", ")
 }

@@ -17,7 +17,6 @@ mod file;
 mod key_table;
 pub mod keyfile;
 pub mod keys;
-mod prefix;
 mod reload;
 mod resolve;
 mod spans;
@@ -26,18 +25,18 @@ mod values;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+pub use crate::base::{Prefix, PrefixError};
 use context::Context;
 pub use error::{
     ConfigErrors, EXIT_CONFIG, EXIT_PERMISSION, Fault, FaultKind, HOW_TO_MAKE_KEYS, Warning,
 };
 use keyfile::KeyFiles;
-pub use prefix::{Prefix, PrefixError};
 pub use reload::{Change, Diff, diff};
 pub use spans::Place;
 pub use values::{
-    Backend, CipherChoice, Config, FecMode, Keys, LinkPlan, Links, LogLevel, Logging, Mode,
-    MssClamp, Peer, Performance, Role, Routing, Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan,
-    WanRole,
+    Backend, CipherChoice, Class, ClassPolicy, Config, Direction, FecMode, Keys, LinkPlan, Links,
+    LogLevel, Logging, Mode, MssClamp, Peer, Performance, Quota, Role, Routing, Security,
+    TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan, WanRole,
 };
 
 /// Where a configuration is looked for when none is named, in this order.

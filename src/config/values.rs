@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::base::{LinkId, Rate, WanId};
+use crate::base::{LinkId, Prefix, Rate, WanId};
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
-
-use super::prefix::Prefix;
+use crate::flow::class::Rule;
 
 /// Declares an enum whose values have one spelling in the file, in documents and in status.
 macro_rules! named_enum {
@@ -62,6 +61,10 @@ named_enum! {
     Mode {
         /// The link that delivers first, by capacity, delay and loss.
         Balanced = "balanced",
+        /// The most goodput: no copies, longer queues, less repair.
+        Throughput = "throughput",
+        /// The least delay: the quickest links first, short queues, copies.
+        Latency = "latency",
         /// Every symbol on the two best links.
         Redundant = "redundant",
         /// Shares in the ratio of capacity and quality.
@@ -124,6 +127,32 @@ named_enum! {
 }
 
 named_enum! {
+    /// Which way a WAN carries data.
+    Direction {
+        /// Both ways.
+        Both = "both",
+        /// From the client to the server.
+        Up = "up",
+        /// From the server to the client.
+        Down = "down",
+    }
+}
+
+named_enum! {
+    /// How the packets of a class use the links.
+    ClassPolicy {
+        /// As the mode says.
+        Stripe = "stripe",
+        /// Every packet on two links.
+        Duplicate = "duplicate",
+        /// One WAN only.
+        Pin = "pin",
+        /// The best link of the moment.
+        Best = "best",
+    }
+}
+
+named_enum! {
     /// How much is logged.
     LogLevel {
         /// Nothing.
@@ -168,6 +197,8 @@ pub struct Config {
     pub links: Links,
     /// Striping, FEC, data path.
     pub performance: Performance,
+    /// Classes of the packets that this side sends, in the order in which they are tried.
+    pub classes: Vec<Class>,
     /// Cipher and keys' life.
     pub security: Security,
     /// Who is on the other side: the server, or the clients.
@@ -178,6 +209,8 @@ pub struct Config {
     pub routing: Routing,
     /// Unix socket that answers `chainlightning status`.
     pub control_socket: PathBuf,
+    /// Folder of what outlives the program.
+    pub state_folder: PathBuf,
     /// Logs.
     pub logging: Logging,
 }
@@ -275,10 +308,42 @@ pub struct Wan {
     pub device: Option<String>,
     /// What it is used for.
     pub role: WanRole,
+    /// Which way it carries data.
+    pub direction: Direction,
+    /// Round trip above which it is parked.
+    pub rtt_max: Option<Duration>,
+    /// Loss ratio above which it is parked, 0-1.
+    pub loss_max: Option<f64>,
+    /// What it may carry in a month; `None` = as much as it likes.
+    pub quota: Option<Quota>,
     /// Ceiling towards the client; `None` = learned alone.
     pub down: Option<Rate>,
     /// Ceiling towards the server; `None` = learned alone.
     pub up: Option<Rate>,
+}
+
+/// What a WAN may carry in a month, both directions together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes, with the headers of IP and UDP.
+    pub bytes: u64,
+    /// Day of the month (UTC) on which counting begins anew, 1 to 28.
+    pub reset_day: u8,
+}
+
+/// A class of packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Name for people.
+    pub name: String,
+    /// Which packets.
+    pub rule: Rule,
+    /// How they use the links.
+    pub policy: ClassPolicy,
+    /// Name of the WAN that a pinned class uses.
+    pub wan: Option<String>,
+    /// Whether a pinned class uses the other WANs while its own is not up.
+    pub fallback: bool,
 }
 
 /// Striping, FEC, reordering, data path.
@@ -402,6 +467,10 @@ mod tests {
             source: None,
             device: None,
             role: WanRole::Active,
+            direction: Direction::Both,
+            rtt_max: None,
+            loss_max: None,
+            quota: None,
             down: None,
             up: None,
         }

@@ -4,7 +4,7 @@
 //! data thread for snapshots and never touches a packet. It never waits for anything but all of its events at once:
 //! a signal is heard whatever the data thread or a client of the control socket does.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::control_socket::{Connections, ControlSocket};
+use super::quota::Quotas;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
 use super::sockets::Sockets;
@@ -21,6 +22,7 @@ use super::{RunError, convert};
 use crate::base::WanId;
 use crate::config::{self, Backend, Config};
 use crate::endpoint::{Client, Server};
+use crate::session::config::WanConfig;
 use crate::status::{self, Request};
 use crate::sys::datapath::Config as DatapathConfig;
 use crate::sys::{Clock, Datapath, Tier, Wake};
@@ -108,6 +110,14 @@ impl Runtime {
     }
 }
 
+/// What the control thread reads and writes besides.
+struct Files {
+    /// The configuration.
+    path: PathBuf,
+    /// The accounts of the WANs.
+    quotas: Quotas,
+}
+
 /// What a signal asks for.
 enum Wish {
     Stop,
@@ -164,10 +174,17 @@ impl Control {
         path: PathBuf,
         mut prepared: Prepared,
     ) -> Result<(), RunError> {
+        let now = unix_time();
+        let quotas = Quotas::open(&config, now);
+        if let Some(Parts::Client(parts)) = &mut prepared.parts {
+            let spent = |wan: &&mut WanConfig| quotas.is_spent(&wan.name);
+            parts.wans.iter_mut().filter(spent).for_each(convert::spend);
+        }
         let mut handle = start_worker(&config, &mut prepared)?;
         let Self { runtime, signals } = self;
         let on_ring = runtime.is_ring();
-        let serving = serve_and_stop(config, path, &prepared, signals, &mut handle, on_ring);
+        let files = Files { path, quotas };
+        let serving = serve_and_stop(config, files, &prepared, signals, &mut handle, on_ring);
         let (served, ended) = runtime.block_on(serving);
         if !ended {
             // What was made on the host is removed all the same; the process ends and takes the thread with it.
@@ -189,13 +206,14 @@ impl Control {
 /// Serves, then ends the data thread; says why serving stopped and whether the thread has ended.
 async fn serve_and_stop(
     config: Config,
-    path: PathBuf,
+    mut files: Files,
     prepared: &Prepared,
     signals: Signals,
     handle: &mut Handle,
     on_ring: bool,
 ) -> (Result<Stop, RunError>, bool) {
-    let served = serve(config, path, prepared, signals, handle, on_ring).await;
+    let served = serve(config, &mut files, prepared, signals, handle, on_ring).await;
+    files.quotas.write(unix_time());
     if matches!(served, Ok(Stop::DataThreadEnded)) {
         return (served, true);
     }
@@ -308,7 +326,7 @@ const fn tier(backend: Backend) -> Option<Tier> {
 /// Serves until a signal or the end of the data thread.
 async fn serve(
     mut config: Config,
-    path: PathBuf,
+    files: &mut Files,
     prepared: &Prepared,
     mut signals: Signals,
     handle: &mut Handle,
@@ -318,6 +336,7 @@ async fn serve(
     let connections = Connections::default();
     let (tell, mut news) = tokio::sync::mpsc::unbounded_channel();
     let mut reporter = Reporter::new(&config, prepared, on_ring);
+    reporter.set_quotas(files.quotas.usage());
     let mut sample = tokio::time::interval(SAMPLE_INTERVAL);
     sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut since_line = Duration::ZERO;
@@ -327,11 +346,15 @@ async fn serve(
             biased;
             wish = signals.next() => match wish {
                 Wish::Stop => break Stop::Signal,
-                Wish::Reload => reload(&mut config, &path, &prepared.opened, &handle.line, &mut reporter),
+                Wish::Reload => reload(&mut config, files, &prepared.opened, &handle.line, &mut reporter),
             },
             _ = &mut handle.ended => break Stop::DataThreadEnded,
             Some(news) = news.recv() => match news {
-                News::Sample(Some(snapshot)) => reporter.sample(&snapshot),
+                News::Sample(Some(snapshot)) => {
+                    count(&snapshot, &config, files, &prepared.opened, &handle.line);
+                    reporter.set_quotas(files.quotas.usage());
+                    reporter.sample(&snapshot);
+                }
                 News::Sample(None) => {}
                 News::Asked(snapshot, reply) => {
                     let _ = reply.send(answer(snapshot.as_ref(), &reporter));
@@ -385,12 +408,12 @@ fn answer(snapshot: Option<&Snapshot>, reporter: &Reporter) -> String {
 /// Reads the configuration again. All of it is applied, or nothing.
 fn reload(
     config: &mut Config,
-    path: &Path,
+    files: &mut Files,
     opened: &[WanId],
     line: &Line,
     reporter: &mut Reporter,
 ) {
-    let loaded = match Config::load(path, config.role) {
+    let loaded = match Config::load(&files.path, config.role) {
         Ok(loaded) => loaded,
         Err(errors) => {
             tracing::error!("reload refused, the running configuration stays:\n{errors}");
@@ -421,13 +444,43 @@ fn reload(
     let changes: Vec<_> = diff.live().map(ToString::to_string).collect();
     *config = loaded.config;
     crate::logging::set_level(config.logging.level.filter());
-    line.send(Command::Reconfigure(Box::new(Behaviour {
-        session: convert::session(config),
-        wans: convert::opened_wans(config, opened),
-        allowed: config.peers.iter().map(convert::addresses).collect(),
-    })));
+    files.quotas.reconfigure(config, unix_time());
+    reporter.set_quotas(files.quotas.usage());
+    line.send(Command::Reconfigure(behaviour(config, files, opened)));
     reporter.reconfigure(config);
     tracing::info!(changes = changes.join(", "), "configuration reloaded");
+}
+
+/// What the data thread is to do by this configuration and these quotas.
+fn behaviour(config: &Config, files: &Files, opened: &[WanId]) -> Box<Behaviour> {
+    Box::new(Behaviour {
+        session: convert::session(config),
+        wans: convert::opened_wans(config, opened, |name| files.quotas.is_spent(name)),
+        allowed: config.peers.iter().map(convert::addresses).collect(),
+    })
+}
+
+/// Counts what the WANs carried; the data thread hears when a quota is used up or begins anew.
+fn count(snapshot: &Snapshot, config: &Config, files: &mut Files, opened: &[WanId], line: &Line) {
+    let peers = snapshot.endpoint.peers.iter();
+    let links = peers
+        .filter_map(|peer| peer.session.as_ref())
+        .flat_map(|session| &session.links);
+    let bytes = links.map(|link| (link.id.0, link.wan.as_str(), link.sent.0 + link.received.0));
+    if files.quotas.sample(bytes, unix_time()) {
+        for wan in &config.links.wans {
+            let spent = files.quotas.is_spent(&wan.name);
+            if wan.quota.is_some() {
+                tracing::info!(wan = wan.name, spent, "quota");
+            }
+        }
+        line.send(Command::Reconfigure(behaviour(config, files, opened)));
+    }
+}
+
+/// Since 1970: days of a month are the only thing that follows from it.
+fn unix_time() -> Duration {
+    Clock::start().unix_time()
 }
 
 /// An error with all its causes.

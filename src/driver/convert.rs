@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use crate::base::WanId;
-use crate::config::{self, CipherChoice, Config, FecMode, Mode, MssClamp, Peer, Wan, WanRole};
+use crate::base::{Prefix, WanId};
+use crate::config::{
+    self, CipherChoice, Class, ClassPolicy, Config, FecMode, Mode, MssClamp, Peer, Wan, WanRole,
+};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
-use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
+use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
 use crate::session::config::{
-    Mode as Striping, MssMax, SessionConfig, WanConfig, WanRole as SessionRole,
+    ClassConfig, Direction, Mode as Striping, MssMax, Policy, SessionConfig, WanConfig, WanLimits,
+    WanRole as SessionRole,
 };
 use crate::sys::Clock;
 
@@ -29,6 +32,8 @@ pub fn session(config: &Config) -> SessionConfig {
     SessionConfig {
         mode: match performance.mode {
             Mode::Balanced => Striping::Balanced,
+            Mode::Throughput => Striping::Throughput,
+            Mode::Latency => Striping::Latency,
             Mode::Redundant => Striping::Redundant,
             Mode::Weighted => Striping::Weighted,
             Mode::SingleBest => Striping::SingleBest,
@@ -57,6 +62,23 @@ pub fn session(config: &Config) -> SessionConfig {
                 v6: bytes,
             }),
         },
+        classes: config.classes.iter().map(class).collect(),
+    }
+}
+
+fn class(class: &Class) -> ClassConfig {
+    ClassConfig {
+        name: class.name.clone(),
+        rule: class.rule.clone(),
+        policy: match class.policy {
+            ClassPolicy::Stripe => Policy::Stripe,
+            ClassPolicy::Duplicate => Policy::Duplicate,
+            ClassPolicy::Best => Policy::Best,
+            ClassPolicy::Pin => Policy::Pin {
+                wan: class.wan.clone().unwrap_or_default(),
+                fallback: class.fallback,
+            },
+        },
     }
 }
 
@@ -65,6 +87,15 @@ fn wan_config(id: WanId, wan: &Wan) -> WanConfig {
         id,
         name: wan.name.clone(),
         role: role(wan.role),
+        direction: match wan.direction {
+            config::Direction::Both => Direction::Both,
+            config::Direction::Up => Direction::Up,
+            config::Direction::Down => Direction::Down,
+        },
+        limits: WanLimits {
+            rtt_max: wan.rtt_max,
+            loss_max: wan.loss_max,
+        },
         rate_to_peer: wan.up,
         rate_to_us: wan.down,
     }
@@ -91,14 +122,30 @@ pub fn wans(config: &Config) -> Vec<(WanId, WanConfig)> {
 }
 
 /// What a reloaded configuration says about the WANs that are open, in the order of the session's numbers.
-pub fn opened_wans(config: &Config, opened: &[WanId]) -> Vec<WanConfig> {
+/// `spent`: whether the quota of a WAN, by its name, is used up.
+pub fn opened_wans(
+    config: &Config,
+    opened: &[WanId],
+    spent: impl Fn(&str) -> bool,
+) -> Vec<WanConfig> {
     (0_u8..)
         .zip(opened)
         .filter_map(|(id, known_as)| {
             let wan = config.links.wans.get(known_as.index())?;
-            Some(wan_config(WanId(id), wan))
+            let mut wan = wan_config(WanId(id), wan);
+            if spent(&wan.name) {
+                spend(&mut wan);
+            }
+            Some(wan)
         })
         .collect()
+}
+
+/// The quota of a WAN is used up: it is the last resort, unless it is switched off.
+pub fn spend(wan: &mut WanConfig) {
+    if wan.role != SessionRole::Off {
+        wan.role = SessionRole::Spent;
+    }
 }
 
 fn cipher_bits(config: &Config) -> u8 {
@@ -187,12 +234,10 @@ fn peer_config(peer: &Peer, preshared_key: Option<PresharedKey>) -> PeerConfig {
 /// Inner addresses of a peer.
 pub fn addresses(peer: &Peer) -> AllowedAddresses {
     let prefixes = || peer.allowed_ips.iter();
-    let is_host = |p: &&config::Prefix| p.bit_len() == if p.network().is_ipv4() { 32 } else { 128 };
+    let is_host = |p: &&Prefix| **p == Prefix::host(p.network());
     let mut hosts: Vec<_> = prefixes().filter(is_host).map(|p| p.network()).collect();
     hosts.push(peer.tun_ip);
-    let allowed = prefixes()
-        .filter_map(|p| Prefix::new(p.network(), p.bit_len()))
-        .collect();
+    let allowed = peer.allowed_ips.clone();
     AllowedAddresses { allowed, hosts }
 }
 

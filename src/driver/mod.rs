@@ -18,6 +18,7 @@ mod control;
 mod control_socket;
 mod convert;
 mod log_limit;
+mod quota;
 mod report;
 mod setup;
 mod sockets;

@@ -1,8 +1,10 @@
 //! From snapshots to what the operator sees: status and the statistics line.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::quota::Usage;
 use super::setup::Prepared;
 use super::worker::Snapshot;
 use crate::base::{DropCounters, Instant};
@@ -10,7 +12,7 @@ use crate::config::Config;
 use crate::endpoint::PeerId;
 use crate::endpoint::stats::PeerStats;
 use crate::link::{self, Cause, State};
-use crate::session::config::WanRole;
+use crate::session::policy::Standing;
 use crate::session::stats::{LinkStats, SessionStats};
 use crate::status::{
     EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, SCHEMA, Status,
@@ -47,6 +49,7 @@ pub struct Reporter {
     before: Before,
     rates: Rates,
     last: Option<Status>,
+    quotas: BTreeMap<String, Usage>,
 }
 
 impl Reporter {
@@ -80,6 +83,7 @@ impl Reporter {
             before: Before::default(),
             rates: Rates::default(),
             last: None,
+            quotas: BTreeMap::new(),
         };
         reporter.reconfigure(config);
         reporter
@@ -93,6 +97,11 @@ impl Reporter {
             .name()
             .clone_into(&mut self.fec.mode);
         self.fec.source_count = u32::from(config.performance.fec_source_count);
+    }
+
+    /// Notes what the quotas are and what is used of them.
+    pub fn set_quotas(&mut self, quotas: BTreeMap<String, Usage>) {
+        self.quotas = quotas;
     }
 
     /// Takes the periodic snapshot from which rates follow.
@@ -235,10 +244,14 @@ impl Reporter {
     ) -> LinkStatus {
         let (tx_mbps, rx_mbps) = self.link_rates(peer, link);
         let id = PeerId(u16::try_from(peer).unwrap_or(u16::MAX));
-        let source = snapshot
-            .sources
-            .iter()
-            .find(|(key, _)| *key == (id, link.id));
+        let of_link = snapshot.ends.iter().find(|(key, _)| *key == (id, link.id));
+        let ends = of_link.map(|(_, ends)| *ends).unwrap_or_default();
+        let text = |address: Option<SocketAddr>| {
+            address
+                .map(|address| address.to_string())
+                .unwrap_or_default()
+        };
+        let usage = self.quotas.get(&link.wan).copied().unwrap_or_default();
         let (missing, received) = link.missing_in;
         #[allow(clippy::cast_precision_loss)] // a ratio
         let loss_ratio_rx = missing as f64 / (missing + received).max(1) as f64;
@@ -246,13 +259,8 @@ impl Reporter {
             id: link.id.0,
             wan: link.wan_id.0,
             name: link.wan.clone(),
-            source: source
-                .map(|(_, address)| address.to_string())
-                .unwrap_or_default(),
-            remote: link
-                .remote
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
+            source: text(ends.own),
+            remote: text(link.remote.or(ends.peer)),
             state: state(link).to_owned(),
             cause: cause(link),
             share: if sent_sum > 0.0 {
@@ -273,6 +281,8 @@ impl Reporter {
             rx_datagrams: link.received.1,
             tx_bytes: link.sent.0,
             rx_bytes: link.received.0,
+            quota_bytes: usage.quota,
+            quota_used_bytes: usage.used,
         }
     }
 
@@ -369,17 +379,24 @@ fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
 }
 
 const fn state(link: &LinkStats) -> &'static str {
-    match (link.open, link.role, link.state) {
+    match (link.open, link.standing, link.state) {
         (false, ..) => "probing",
-        (true, WanRole::Off, _) => "off",
-        (true, WanRole::Backup, State::Up) => "backup",
-        (true, WanRole::Active | WanRole::Backup, state) => state.name(),
+        (true, Standing::Off, _) => "off",
+        (true, Standing::Backup, State::Up) => "backup",
+        (true, Standing::Spent, State::Up) => "spent",
+        (true, Standing::Parked(_), State::Up) => "parked",
+        (true, Standing::OtherWay, State::Up) => "rx_only",
+        (true, _, state) => state.name(),
     }
 }
 
 fn cause(link: &LinkStats) -> String {
     if !link.open {
         return "waiting for the peer to open the link".to_owned();
+    }
+    let why = link.standing.cause();
+    if !why.is_empty() && (link.state == State::Up || link.standing == Standing::Off) {
+        return format!("{why}; rate control: {}", link.phase);
     }
     let words = match link.cause {
         _ if link.datagram_bytes == 0 => "takes short packets only, no data",

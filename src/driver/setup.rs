@@ -300,7 +300,7 @@ fn specific_gateway(
         .iter()
         .filter(|route| route.device.as_deref() == Some(device) && route.gateway.is_some())
         .filter(|route| {
-            crate::endpoint::Prefix::new(route.destination.address, route.destination.bits)
+            crate::base::Prefix::new(route.destination.address, route.destination.bits)
                 .is_some_and(|prefix| prefix.contains(server))
         })
         .max_by_key(|route| route.destination.bits)

@@ -38,6 +38,15 @@ struct LinkSocket {
     origin: Option<Origin>,
 }
 
+/// Both ends of a link's socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// Ours.
+    pub own: Option<SocketAddr>,
+    /// The peer's, when the socket is connected.
+    pub peer: Option<SocketAddr>,
+}
+
 /// All sockets of the data thread.
 #[derive(Debug)]
 pub struct Sockets {
@@ -258,11 +267,15 @@ impl Sockets {
         }
     }
 
-    /// Own addresses of the links.
-    pub fn sources(&self) -> Vec<((PeerId, LinkId), SocketAddr)> {
+    /// Both ends of the links' sockets.
+    pub fn ends(&self) -> Vec<((PeerId, LinkId), Ends)> {
+        let ends = |socket: &UdpSocket| Ends {
+            own: socket.local_addr().ok(),
+            peer: socket.peer_addr().ok(),
+        };
         self.links
             .iter()
-            .filter_map(|(id, link)| Some((*id, link.socket.local_addr().ok()?)))
+            .map(|(id, link)| (*id, ends(&link.socket)))
             .collect()
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::log_limit::LogLimit;
-use super::sockets::Sockets;
+use super::sockets::{Ends, Sockets};
 use crate::base::{DropReason, Instant};
 use crate::endpoint::{AllowedAddresses, Client, Endpoint, EndpointStats, Event, PeerId, Server};
 use crate::session::RUN_BYTES_MAX;
@@ -65,8 +65,8 @@ pub struct Snapshot {
     pub description: String,
     /// When it was taken.
     pub at: Instant,
-    /// Own addresses of the links, by peer and link.
-    pub sources: Vec<((PeerId, crate::base::LinkId), std::net::SocketAddr)>,
+    /// Both ends of the links, by peer and link.
+    pub ends: Vec<((PeerId, crate::base::LinkId), Ends)>,
 }
 
 /// Either role; the driver's only branch.
@@ -272,7 +272,7 @@ impl Worker {
             tier: self.datapath.tier().name(),
             description: self.datapath.description().to_owned(),
             at,
-            sources: self.sockets.sources(),
+            ends: self.sockets.ends(),
         }
     }
 

@@ -12,7 +12,7 @@
 pub mod admission;
 pub mod client;
 mod epoch;
-pub mod prefix;
+pub mod peer_table;
 pub mod server;
 pub mod stats;
 
@@ -21,7 +21,6 @@ use crate::link::State;
 use crate::session::path::Origin;
 
 pub use client::{Client, ClientConfig};
-pub use prefix::Prefix;
 pub use server::{AllowedAddresses, PeerConfig, Server, ServerConfig};
 pub use stats::EndpointStats;
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::admission::Admission;
-use super::prefix::PeerTable;
+use super::peer_table::PeerTable;
 use super::stats::{EndpointStats, PeerStats};
 use super::{Endpoint, Event, PeerId, Transmit};
 use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};

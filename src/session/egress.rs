@@ -6,14 +6,14 @@
 //!                                                                     └──────► repair symbols ─► pick ─► queue
 //! ```
 //!
-//! Frames leave the flow queue only when some link has room, so the queue that grows under overload is the one
+//! What follows the flow queue happens for each route of `routes` by itself; most packets are on the first one.
+//! Frames leave a flow queue only when some link of their route has room, so the queue that grows under overload is the one
 //! that CoDel watches. A frame larger than one body is cut over several turns of the loop (`cutting`), each
 //! symbol choosing its link by itself.
 
-use std::collections::VecDeque;
-
 use super::Session;
 use super::groups::GroupShape;
+use super::routes::{Route, Treatment};
 use super::symbols::{GROUPS, SymbolKey, SymbolStore};
 use crate::base::id::{LANES, LINKS_MAX};
 use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane, Rate};
@@ -21,7 +21,7 @@ use crate::fec::codec::Codec;
 use crate::fec::encoder::OpenGroup;
 use crate::fec::protection::{Mode as FecMode, Protection};
 use crate::fec::{self, GROUP_SYMBOLS_MAX};
-use crate::flow::queue::{FlowQueue, QueueConfig, Verdict};
+use crate::flow::queue::Verdict;
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
 use crate::stream::ecn::mark_ce;
 use crate::stream::mss;
@@ -54,6 +54,23 @@ pub enum Class {
     Small,
 }
 
+/// Number of [`Class`]es.
+pub(super) const GROUP_CLASSES: usize = 2;
+
+/// The class of a slot of open groups.
+pub(super) const fn class_of(slot: usize) -> Class {
+    if slot % GROUP_CLASSES == Class::Bulk as usize {
+        Class::Bulk
+    } else {
+        Class::Small
+    }
+}
+
+/// The route of a slot of open groups.
+pub(super) const fn route_of(slot: usize) -> usize {
+    slot / GROUP_CLASSES
+}
+
 /// A frame that is being cut.
 #[derive(Debug)]
 pub struct Cutting {
@@ -65,7 +82,7 @@ pub struct Cutting {
 
 /// A frame that left the flow queue.
 #[derive(Debug)]
-struct Taken {
+pub(super) struct Taken {
     frame: Frame,
     hash: u64,
     sparse: bool,
@@ -75,27 +92,29 @@ struct Taken {
 #[derive(Debug)]
 pub struct Egress {
     pub(super) frames: FrameStore,
-    pub(super) queue: FlowQueue<Frame>,
-    cutting: Option<Cutting>,
-    /// Taken from the queue, but did not fit the last body.
-    waiting: Option<Taken>,
+    /// Where frames wait, by what they may use. The first one is for all links.
+    pub(super) routes: Vec<Route>,
+    /// Whose turn it is.
+    pub(super) next_route: usize,
+    /// Which packets take which route.
+    pub(super) treatments: Vec<Treatment>,
     lane_next: [u32; LANES],
     pub(super) store: SymbolStore,
-    pub(super) open: [OpenGroup<SymbolKey>; 2],
+    /// Open groups: [`GROUP_CLASSES`] of each route.
+    pub(super) open: Vec<OpenGroup<SymbolKey>>,
     /// Repair symbols planned for the open groups; 0 tells the receiver not to keep bodies.
-    pub(super) planned: [usize; 2],
+    pub(super) planned: Vec<usize>,
     pub(super) codec: Codec,
     pub(super) repairs: Vec<u8>,
     /// How much repair a group gets.
     pub(super) protection: Protection,
     /// Sources of the open groups on each WAN.
-    pub(super) spread: [[u8; LINKS_MAX]; 2],
+    pub(super) spread: Vec<[u8; LINKS_MAX]>,
     /// Groups to mend: empty between two calls.
     pub(super) late: Vec<GroupId>,
     /// The late group whose new repair symbols lie in `repairs`, and room for its sources' keys.
     pub(super) mended: GroupShape,
     pub(super) sources: Vec<SymbolKey>,
-    pub(super) resend: VecDeque<SymbolKey>,
     pub(super) scheduler: Scheduler,
     pub(super) body: Vec<u8>,
     /// Symbols sent for the first time, as repair, and again.
@@ -128,21 +147,20 @@ impl Egress {
             .expect("the prepared shape is valid");
         Self {
             frames: FrameStore::default(),
-            queue: FlowQueue::new(QueueConfig::default()),
-            cutting: None,
-            waiting: None,
+            routes: vec![Route::all()],
+            next_route: 0,
+            treatments: Vec::new(),
             lane_next: [0; LANES],
             store: SymbolStore::new(symbol_bytes, SYMBOLS),
-            open: [OpenGroup::new(), OpenGroup::new()],
-            planned: [0; 2],
+            open: (0..GROUP_CLASSES).map(|_| OpenGroup::new()).collect(),
+            planned: vec![0; GROUP_CLASSES],
             codec,
             repairs: vec![0; REPAIR_MAX * symbol_bytes],
             protection: Protection::new(fec),
-            spread: [[0; LINKS_MAX]; 2],
+            spread: vec![[0; LINKS_MAX]; GROUP_CLASSES],
             late: Vec::with_capacity(GROUPS),
             mended: GroupShape::default(),
             sources: Vec::with_capacity(GROUP_SYMBOLS_MAX),
-            resend: VecDeque::with_capacity(RESEND_MAX),
             scheduler,
             body: vec![0; body_bytes_max],
             counts: SymbolCounts::default(),
@@ -151,17 +169,57 @@ impl Egress {
 
     /// What is left of a frame that is being cut goes into shorter bodies.
     pub(super) fn limit_fragments(&mut self, body_bytes_max: usize) {
-        if let Some(cutting) = &mut self.cutting {
+        for cutting in self
+            .routes
+            .iter_mut()
+            .filter_map(|route| route.cutting.as_mut())
+        {
             cutting.rest.limit(body_bytes_max);
         }
     }
 
     /// Whether anything waits for room on a link.
     pub(super) fn has_work(&self) -> bool {
-        self.cutting.is_some()
-            || self.waiting.is_some()
-            || !self.queue.is_empty()
-            || !self.resend.is_empty()
+        self.routes.iter().any(Route::has_work)
+    }
+
+    /// Bytes waiting in the flow queues.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        self.routes.iter().map(|route| route.queue.bytes()).sum()
+    }
+
+    /// Sets CoDel's target of all queues.
+    pub(super) fn set_queue_target(&mut self, target: std::time::Duration) {
+        for route in &mut self.routes {
+            route.queue.set_target(target);
+        }
+    }
+
+    /// Makes open groups for all routes.
+    pub(super) fn fit_groups(&mut self) {
+        let slots = self.routes.len() * GROUP_CLASSES;
+        self.open.resize_with(slots, OpenGroup::new);
+        self.planned.resize(slots, 0);
+        self.spread.resize(slots, [0; LINKS_MAX]);
+    }
+
+    /// Gives up what waits on a route; how many frames and symbols that were.
+    pub(super) fn clear_route(&mut self, route: usize) -> u64 {
+        let Self { routes, frames, .. } = self;
+        let route = &mut routes[route];
+        let mut count = route.resend.len() as u64;
+        route.resend.clear();
+        let cutting = route.cutting.take().map(|cutting| cutting.frame);
+        let waiting = route.waiting.take().map(|taken| taken.frame);
+        for frame in cutting.into_iter().chain(waiting) {
+            frames.give(frame);
+            count += 1;
+        }
+        route.queue.drain(|frame| {
+            frames.give(frame);
+            count += 1;
+        });
+        count
     }
 }
 
@@ -174,6 +232,7 @@ impl Session {
         let packet = frame.get(VIRTIO_BYTES..).ok_or(DropReason::NotIp)?;
         let ip = inner_ip::parse(packet)?;
         let hash = crate::flow::hash(&ip, self.flow_seed);
+        let route = self.route_of(&ip)?;
         let bytes = u32::try_from(packet.len()).map_err(|_| DropReason::NotIp)?;
         let stored = self
             .egress
@@ -187,11 +246,12 @@ impl Session {
         }
         self.accepted.0 += 1;
         self.accepted.1 += u64::from(bytes);
-        let mut victim = self.egress.queue.enqueue(hash, bytes, stored, now);
+        let queue = &mut self.egress.routes[route].queue;
+        let mut victim = queue.enqueue(hash, bytes, stored, now);
         while let Some(frame) = victim {
             self.egress.frames.give(frame);
             self.drops.count(DropReason::QueueFull);
-            victim = self.egress.queue.shed();
+            victim = self.egress.routes[route].queue.shed();
         }
         Ok(())
     }
@@ -199,34 +259,31 @@ impl Session {
     /// Moves symbols to links as long as links have room.
     pub(super) fn commit(&mut self, now: Instant) {
         self.close_due_groups(now);
+        self.drop_cut_off();
         if !self.egress.has_work() {
-            self.set_backlogged(false, now);
+            self.set_backlogged(now);
             return;
         }
         self.refresh_candidates(now);
         self.refresh_queue_target(now);
         self.commit_resends(now);
-        while self.has_room(now) {
-            let committed = if self.egress.cutting.is_some() {
-                self.commit_fragment(now)
+        while let Some(route) = self.next_ready_route(now) {
+            if self.egress.routes[route].cutting.is_some() {
+                self.commit_fragment(route, now);
             } else {
-                self.commit_next_frame(now)
-            };
-            if !committed {
-                break;
+                self.commit_next_frame(route, now);
             }
         }
-        let limited = self.egress.has_work();
-        self.set_backlogged(limited, now);
+        self.set_backlogged(now);
     }
 
     /// Takes the next frame off the queue after CoDel had its say.
-    fn next_frame(&mut self, now: Instant) -> Option<Taken> {
-        if let Some(waiting) = self.egress.waiting.take() {
+    fn next_frame(&mut self, route: usize, now: Instant) -> Option<Taken> {
+        if let Some(waiting) = self.egress.routes[route].waiting.take() {
             return Some(waiting);
         }
         loop {
-            let item = self.egress.queue.dequeue(now)?;
+            let item = self.egress.routes[route].queue.dequeue(now)?;
             let (hash, sparse) = (item.hash, item.rate < SPARSE_RATE);
             if item.verdict == Verdict::Pass || self.in_startup() {
                 return Some(Taken {
@@ -243,7 +300,7 @@ impl Session {
                 });
             }
             self.drops.count(DropReason::Aqm);
-            self.egress.queue.refund(hash, item.bytes);
+            self.egress.routes[route].queue.refund(hash, item.bytes);
         }
     }
 
@@ -283,14 +340,14 @@ impl Session {
     }
 
     /// Puts the next frame, and small ones waiting behind it, into one body; or starts to cut it.
-    fn commit_next_frame(&mut self, now: Instant) -> bool {
+    fn commit_next_frame(&mut self, route: usize, now: Instant) {
         let Some(Taken {
             frame,
             hash,
             sparse,
-        }) = self.next_frame(now)
+        }) = self.next_frame(route, now)
         else {
-            return false;
+            return;
         };
         // What goes ahead of everything waits for nothing at the other end either.
         let lane = if sparse {
@@ -301,19 +358,19 @@ impl Session {
         let Ok(whole) = whole_len(self.egress.frames.bytes(&frame), false) else {
             self.egress.frames.give(frame);
             self.drops.count(DropReason::BadVirtio);
-            return true;
+            return;
         };
         // Only from here on: the receiver waits for every number that was taken.
         let seq = self.next_lane_seq(lane);
         if whole > self.size.body_bytes {
             let rest = fragments(frame.len(), self.size.body_bytes);
-            self.egress.cutting = Some(Cutting {
+            self.egress.routes[route].cutting = Some(Cutting {
                 frame,
                 rest,
                 lane,
                 seq,
             });
-            return true;
+            return;
         }
         let mut writer = BodyWriter::new();
         let written = writer.push(
@@ -325,17 +382,16 @@ impl Session {
         debug_assert_eq!(written, Ok(true), "the length was compared above");
         self.egress.frames.give(frame);
         if !sparse {
-            self.bundle(&mut writer, now);
+            self.bundle(route, &mut writer, now);
         }
         let bytes = writer.take();
-        self.commit_body(bytes, sparse, now);
-        true
+        self.commit_body(route, bytes, sparse, now);
     }
 
-    /// Fills a body with further frames that wait anyway.
-    fn bundle(&mut self, writer: &mut BodyWriter, now: Instant) {
-        while !writer.is_full() && !self.egress.queue.is_empty() {
-            let Some(taken) = self.next_frame(now) else {
+    /// Fills a body with further frames of its route that wait anyway.
+    fn bundle(&mut self, route: usize, writer: &mut BodyWriter, now: Instant) {
+        while !writer.is_full() && !self.egress.routes[route].queue.is_empty() {
+            let Some(taken) = self.next_frame(route, now) else {
                 return;
             };
             let Taken {
@@ -344,7 +400,7 @@ impl Session {
             let fits = whole_len(self.egress.frames.bytes(frame), false)
                 .is_ok_and(|whole| whole + writer.len() <= self.size.body_bytes);
             if !fits {
-                self.egress.waiting = Some(taken);
+                self.egress.routes[route].waiting = Some(taken);
                 return;
             }
             let lane = Lane::of_flow(hash);
@@ -367,18 +423,17 @@ impl Session {
     }
 
     /// Commits the next fragment of the frame that is being cut.
-    fn commit_fragment(&mut self, now: Instant) -> bool {
-        let Some(mut cutting) = self.egress.cutting.take() else {
-            return false;
+    fn commit_fragment(&mut self, route: usize, now: Instant) {
+        let Some(mut cutting) = self.egress.routes[route].cutting.take() else {
+            return;
         };
         let Some(cut) = cutting.rest.next() else {
             self.egress.frames.give(cutting.frame);
-            return true;
+            return;
         };
         let frame = self.egress.frames.bytes(&cutting.frame);
         let bytes = cut.emit(&mut self.egress.body, cutting.lane, cutting.seq, frame);
-        self.egress.cutting = Some(cutting);
-        self.commit_body(bytes, false, now);
-        true
+        self.egress.routes[route].cutting = Some(cutting);
+        self.commit_body(route, bytes, false, now);
     }
 }

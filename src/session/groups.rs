@@ -10,7 +10,7 @@
 //! more than their repair symbols is in `repair`.
 
 use super::config::Mode;
-use super::egress::{Class, Egress, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
+use super::egress::{Class, Egress, GROUP_CLASSES, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
 use super::link::Queued;
 use super::symbols::{SymbolKey, SymbolKind};
 use super::{Session, overhead};
@@ -22,10 +22,11 @@ use crate::fec::protection::Mode as FecMode;
 use crate::wire::message::{SYMBOL_LENGTH_BYTES, SymbolHeader};
 
 impl Session {
-    /// Makes a source symbol of the first `bytes` of the body buffer and commits it.
-    pub(super) fn commit_body(&mut self, bytes: usize, sparse: bool, now: Instant) {
-        if sparse {
-            self.commit_sparse(bytes, now);
+    /// Makes a source symbol of the first `bytes` of the body buffer and commits it to links of its route.
+    pub(super) fn commit_body(&mut self, route: usize, bytes: usize, sparse: bool, now: Instant) {
+        let twice = self.egress.routes[route].is_twice();
+        if sparse || twice {
+            self.commit_alone(route, bytes, sparse, twice, now);
             return;
         }
         let class = if bytes <= SMALL_BODY_BYTES {
@@ -33,28 +34,31 @@ impl Session {
         } else {
             Class::Bulk
         };
-        if self.egress.open[class as usize].is_empty() {
-            let planned = self.planned_repairs();
+        let slot = route * GROUP_CLASSES + class as usize;
+        if self.egress.open[slot].is_empty() {
+            let planned = self.planned_repairs(slot);
             let id = self.egress.store.open_group(small(planned), now);
+            self.egress.store.set_route(id, route);
             self.egress.counts.groups += 1;
-            self.egress.open[class as usize].start(id);
-            self.egress.planned[class as usize] = planned;
-            self.egress.spread[class as usize] = [0; LINKS_MAX];
+            self.egress.open[slot].start(id);
+            self.egress.planned[slot] = planned;
+            self.egress.spread[slot] = [0; LINKS_MAX];
         }
-        let planned = self.egress.planned[class as usize];
-        let open = &self.egress.open[class as usize];
+        let planned = self.egress.planned[slot];
+        let open = &self.egress.open[slot];
         let (group, index) = (open.id(), u8::try_from(open.count()).unwrap_or(u8::MAX));
         let Some(key) = self.add_source(group, index, planned, bytes) else {
             self.drops.count(DropReason::NoBuffer);
             return;
         };
-        self.egress.open[class as usize].push(key, bytes, now);
-        if let Some(at) = self.pick(bytes, now) {
+        self.egress.open[slot].push(key, bytes, now);
+        if let Some(at) = self.pick_on(route, bytes, now) {
             self.commit_to(at, key, false, now);
-            let wan = self.links[self.candidates[at].link.index()].wan;
-            let share = &mut self.egress.spread[class as usize][wan.index()];
+            let wan = self.links[self.candidate(at).link.index()].wan;
+            let share = &mut self.egress.spread[slot][wan.index()];
             *share = share.saturating_add(1);
             if self.config.mode == Mode::Redundant
+                && route == 0
                 && let Some(second) = self.pick_other(at, bytes, now)
             {
                 self.commit_to(second, key, false, now);
@@ -63,29 +67,43 @@ impl Session {
         } else {
             self.push_resend(key);
         }
-        let source_count_max = self.group_limits().source_count_max;
-        if self.egress.open[class as usize].count() >= source_count_max {
-            self.close_group(class, now);
+        let source_count_max = self.group_limits(route).source_count_max;
+        if self.egress.open[slot].count() >= source_count_max {
+            self.close_group(slot, now);
         }
     }
 
-    /// A sparse flow's symbol is a group of its own, ahead of the queues, with a copy on a second link.
-    fn commit_sparse(&mut self, bytes: usize, now: Instant) {
+    /// A symbol that is a group of its own, with a copy on a second link: a sparse flow's, ahead of the queues, and
+    /// everything that goes out twice.
+    fn commit_alone(
+        &mut self,
+        route: usize,
+        bytes: usize,
+        sparse: bool,
+        twice: bool,
+        now: Instant,
+    ) {
         let group = self.egress.store.open_group(0, now);
-        let copied = self.wants_copies();
+        self.egress.store.set_route(group, route);
+        let copied = twice || self.wants_copies();
         let key = self.add_source(group, 0, 0, bytes);
         self.egress.store.close_group(group, 0);
         let Some(key) = key else {
             self.drops.count(DropReason::NoBuffer);
             return;
         };
-        let (first, second) = self.pick_two_quick(bytes, now);
+        let (first, second) = if sparse {
+            self.pick_two_on(route, bytes, now)
+        } else {
+            let first = self.pick(bytes, now);
+            (first, first.and_then(|at| self.pick_other(at, bytes, now)))
+        };
         match first {
-            Some(first) => self.commit_to(first, key, true, now),
+            Some(first) => self.commit_to(first, key, sparse, now),
             None => self.push_resend(key),
         }
         if copied && let Some(second) = second {
-            self.commit_to(second, key, true, now);
+            self.commit_to(second, key, sparse, now);
             self.egress.counts.duplicate += 1;
         }
     }
@@ -130,7 +148,7 @@ impl Session {
             return;
         };
         let datagram_bytes = overhead::datagram_bytes(symbol.len());
-        let link = self.candidates[at].link;
+        let link = self.candidate(at).link;
         if !self.links[link.index()].push(
             Queued {
                 key,
@@ -141,7 +159,7 @@ impl Session {
             self.requeue(key);
             return;
         }
-        let candidate = &mut self.candidates[at];
+        let candidate = self.candidate_mut(at);
         if !urgent {
             candidate.commit(overhead::wire_bytes(datagram_bytes), now);
         }
@@ -152,10 +170,12 @@ impl Session {
         self.requeue(key);
     }
 
-    /// A copy waits for room on any link.
+    /// A copy waits for room on any link of its route.
     pub(super) fn requeue(&mut self, key: SymbolKey) {
-        if self.egress.resend.len() < RESEND_MAX {
-            self.egress.resend.push_back(key);
+        let route = self.egress.store.route_of(key);
+        let resend = &mut self.egress.routes[route].resend;
+        if resend.len() < RESEND_MAX {
+            resend.push_back(key);
         } else {
             self.egress.store.on_moved(key);
             self.drops.count(DropReason::Expired);
@@ -164,57 +184,66 @@ impl Session {
 
     /// Symbols that found no link go first, oldest first, under the same rules as new ones.
     pub(super) fn commit_resends(&mut self, now: Instant) {
-        while let Some(&key) = self.egress.resend.front() {
+        for route in 0..self.egress.routes.len() {
+            self.commit_resends_of(route, now);
+        }
+    }
+
+    fn commit_resends_of(&mut self, route: usize, now: Instant) {
+        while let Some(&key) = self.egress.routes[route].resend.front() {
             if self.egress.store.is_wanted(key)
                 && let Some((_, _, symbol)) = self.egress.store.get(key)
             {
                 let bytes = symbol.len();
                 if self.is_too_long(bytes) {
-                    if !self.has_room(now) {
+                    if !self.has_room_on(route, now) {
                         return;
                     }
-                    self.egress.resend.pop_front();
+                    self.egress.routes[route].resend.pop_front();
                     self.egress.counts.resent += 1;
                     self.replace(key, now);
                     continue;
                 }
-                let Some(at) = self.pick(bytes, now) else {
+                let Some(at) = self.pick_on(route, bytes, now) else {
                     return;
                 };
                 self.place(at, key, false, now);
                 self.egress.counts.resent += 1;
             }
-            self.egress.resend.pop_front();
+            self.egress.routes[route].resend.pop_front();
         }
     }
 
     /// Closes groups whose fill time is over.
     pub(super) fn close_due_groups(&mut self, now: Instant) {
-        for class in [Class::Bulk, Class::Small] {
-            let fill_time_max = self.fill_time_max(class);
-            let open = &self.egress.open[class as usize];
+        for slot in 0..self.egress.open.len() {
+            if self.egress.open[slot].is_empty() {
+                continue;
+            }
+            let fill_time_max = self.fill_time_max(slot);
+            let open = &self.egress.open[slot];
             if open.opened_at().is_some_and(|at| now >= at + fill_time_max) {
                 self.refresh_candidates(now);
-                self.close_group(class, now);
+                self.close_group(slot, now);
             }
         }
     }
 
-    /// Ends the open group of a class: its repair symbols are made and committed.
-    pub(super) fn close_group(&mut self, class: Class, now: Instant) {
+    /// Ends an open group: its repair symbols are made and committed.
+    pub(super) fn close_group(&mut self, slot: usize, now: Instant) {
         let GroupParams {
             id: group,
             source_count,
             symbol_bytes,
-        } = self.egress.open[class as usize].params();
-        let planned = self.egress.planned[class as usize];
+        } = self.egress.open[slot].params();
+        let planned = self.egress.planned[slot];
         let (acked, _) = self.egress.store.acked_sources(group);
         let arrived = matches!(self.config.fec, FecMode::Adaptive { .. })
             && usize::from(acked) == source_count;
         let repair_count = if planned == 0 || arrived || self.is_too_long(symbol_bytes) {
             0
         } else {
-            self.repairs_for(class, source_count).min(REPAIR_MAX)
+            self.repairs_for(slot, source_count).min(REPAIR_MAX)
         };
         let code_rows = if planned > 0 {
             code_rows(source_count, repair_count)
@@ -228,10 +257,10 @@ impl Session {
             symbol_bytes,
         };
         if repair_count > 0 {
-            self.encode_open(class, repair_count, &shape);
+            self.encode_open(slot, repair_count, &shape);
         }
-        drop(self.egress.open[class as usize].take());
-        self.tell_shares(class);
+        drop(self.egress.open[slot].take());
+        self.tell_shares(slot);
         for index in 0..repair_count {
             if let Some(key) = self.add_repair(&shape, index, index) {
                 self.egress.counts.repair += 1;
@@ -246,16 +275,16 @@ impl Session {
         self.refresh_size(now);
     }
 
-    /// Tells the candidates what they carry of the group of a class.
-    fn tell_shares(&mut self, class: Class) {
+    /// Tells the candidates what they carry of the group of a slot.
+    fn tell_shares(&mut self, slot: usize) {
         for candidate in &mut self.candidates {
             let wan = self.links[candidate.link.index()].wan;
-            candidate.share_of_group = self.egress.spread[class as usize][wan.index()];
+            candidate.share_of_group = self.egress.spread[slot][wan.index()];
         }
     }
 
     /// Computes the first repair symbols of an open group into `repairs`.
-    fn encode_open(&mut self, class: Class, repair_count: usize, shape: &GroupShape) {
+    fn encode_open(&mut self, slot: usize, repair_count: usize, shape: &GroupShape) {
         let Egress {
             codec,
             store,
@@ -263,7 +292,7 @@ impl Session {
             repairs,
             ..
         } = &mut self.egress;
-        let sources = open[class as usize]
+        let sources = open[slot]
             .sources()
             .iter()
             .map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
@@ -301,13 +330,14 @@ impl Session {
     /// Every other repair symbol keeps off the WAN that has most of the group; those between go where they arrive
     /// first, which is what repairs a single loss soonest.
     fn commit_repair(&mut self, key: SymbolKey, index: usize, symbol_bytes: usize, now: Instant) {
-        let soonest = (index % 2 == 1).then(|| self.pick(symbol_bytes, now));
+        let route = self.egress.store.route_of(key);
+        let soonest = (index % 2 == 1).then(|| self.pick_on(route, symbol_bytes, now));
         let at = soonest
             .flatten()
-            .or_else(|| self.pick_for_repair(symbol_bytes, now));
+            .or_else(|| self.pick_for_repair_on(route, symbol_bytes, now));
         if let Some(at) = at {
             self.commit_to(at, key, false, now);
-            let share = &mut self.candidates[at].share_of_group;
+            let share = &mut self.candidate_mut(at).share_of_group;
             *share = share.saturating_add(1);
         }
     }

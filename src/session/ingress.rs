@@ -161,6 +161,9 @@ impl Session {
         now: Instant,
     ) -> Result<(), DropReason> {
         let is_symbol = matches!(message, Message::Symbol(..) | Message::Repair(..));
+        if is_symbol {
+            self.links[id.index()].symbol_at = Some(now);
+        }
         if !is_symbol && !self.control_limit.take(1, now) {
             return Err(DropReason::ControlLimited);
         }
@@ -284,6 +287,7 @@ impl Session {
         // A client that was reloaded tells its ceilings and roles again; a link never changes its WAN.
         let wan = link.wan;
         self.wans[wan.index()].describe(open, now);
+        self.name_routes();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::path::Path;
+use super::policy::Parking;
 use super::symbols::SymbolKey;
 use crate::base::{Instant, LinkId, WanId};
 use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig, State};
@@ -60,6 +61,10 @@ pub struct Link {
     pub sender: Sender<SymbolKey>,
     /// Our receiving direction.
     pub receiver: Receiver,
+    /// Whether its figures keep it from carrying data.
+    pub parking: Parking,
+    /// When it brought a symbol last.
+    pub symbol_at: Option<Instant>,
     /// Committed symbols, paced.
     pub queue: VecDeque<Queued>,
     /// Symbols of sparse flows: sent before the queue and without waiting for the pacer.
@@ -98,6 +103,8 @@ impl Link {
             path,
             sender: Sender::new(sender, now),
             receiver: Receiver::new(ReceiverConfig::default(), now),
+            parking: Parking::default(),
+            symbol_at: None,
             queue: VecDeque::with_capacity(QUEUE_MAX),
             urgent: VecDeque::with_capacity(QUEUE_MAX),
             queued_bytes: 0,

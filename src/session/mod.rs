@@ -18,11 +18,14 @@ mod groups;
 pub mod ingress;
 pub mod limits;
 pub mod link;
+mod modes;
 pub mod overhead;
 pub mod path;
 mod patience;
+pub mod policy;
 mod repair;
 pub mod reports;
+mod routes;
 pub mod schedule;
 mod size;
 pub mod stats;
@@ -122,6 +125,14 @@ pub struct Session {
     reports: Reports,
     load: Load,
     candidates: Vec<Candidate>,
+    /// Links that ordinary packets do not use now: first `held_back` that latency mode does not need, then those that
+    /// only pinned classes use.
+    apart: Vec<Candidate>,
+    held_back: usize,
+    /// How many links latency mode needs.
+    quick_links: usize,
+    /// When the links' figures were looked at last.
+    judged_at: Instant,
     outcomes: Vec<Outcome<SymbolKey>>,
     /// Link states as last told by events.
     told_states: Vec<State>,
@@ -172,29 +183,13 @@ impl Session {
             .datagram_bytes_max
             .max(overhead::DATAGRAM_BYTES_MIN);
         let body_bytes_max = overhead::body_bytes_max(datagram_bytes_max);
-        let sender = sender_config(&config, datagram_bytes_max);
-        let links: Vec<Link> = (0..parameters.link_count.min(LINK_COUNT_MAX))
-            .take(LINKS_MAX)
-            .map(|number| {
-                let wan = parameters
-                    .wan_of_link
-                    .get(usize::from(number))
-                    .copied()
-                    .unwrap_or(WanId(number));
-                let (opening, path) = if parameters.initiator {
-                    (Opening::Asking(now), Path::fixed())
-                } else {
-                    (Opening::Waiting, Path::learned())
-                };
-                Link::new(LinkId(number), wan, opening, path, sender, now)
-            })
-            .collect();
+        let links = links_of(parameters, sender_config(&config, datagram_bytes_max), now);
         let wans = parameters
             .wans
             .iter()
             .map(|wan| Wan::new(wan.clone(), links.len(), &mut rng, now))
             .collect();
-        Self {
+        let mut session = Self {
             initiator: parameters.initiator,
             epochs: Epochs::default(),
             told_states: vec![State::Probing; links.len()],
@@ -209,6 +204,10 @@ impl Session {
             reports: Reports::new(now),
             load: Load::new(now),
             candidates: Vec::with_capacity(LINKS_MAX),
+            apart: Vec::with_capacity(LINKS_MAX),
+            held_back: 0,
+            quick_links: 0,
+            judged_at: now,
             outcomes: Vec::with_capacity(OUTCOMES),
             changed_paths: VecDeque::with_capacity(LINKS_MAX),
             control_limit: Bucket::for_control(usize::from(parameters.link_count), now),
@@ -237,7 +236,9 @@ impl Session {
             rescue_buffer: vec![0; FRAME_BYTES_MAX],
             recovered_body: vec![0; body_bytes_max],
             config,
-        }
+        };
+        session.apply_classes();
+        session
     }
 
     /// Gives the session the keys of a new epoch.
@@ -258,11 +259,15 @@ impl Session {
         if config.mode != self.config.mode {
             self.egress.scheduler = Scheduler::new(config.mode.strategy());
         }
-        self.egress.protection.set_mode(config.fec);
+        self.egress.protection.set_mode(config.protection());
         for link in &mut self.links {
             link.sender.set_heartbeat(config.heartbeat);
         }
+        let classes = self.config.classes != config.classes;
         self.config = config;
+        if classes {
+            self.apply_classes();
+        }
     }
 
     /// Changes what is known of a WAN (client, on reload).
@@ -272,6 +277,7 @@ impl Session {
         {
             known.rate.set_ceiling(wan.rate_to_peer);
             known.config = wan.clone();
+            self.name_routes();
             for link in self.links.iter_mut().filter(|link| link.wan == wan.id) {
                 link.announce(now);
             }
@@ -347,6 +353,26 @@ impl Session {
     const fn role_is_initiator(&self) -> bool {
         self.initiator
     }
+}
+
+/// The links of a new session.
+fn links_of(parameters: &SessionParameters, sender: SenderConfig, now: Instant) -> Vec<Link> {
+    (0..parameters.link_count.min(LINK_COUNT_MAX))
+        .take(LINKS_MAX)
+        .map(|number| {
+            let wan = parameters
+                .wan_of_link
+                .get(usize::from(number))
+                .copied()
+                .unwrap_or(WanId(number));
+            let (opening, path) = if parameters.initiator {
+                (Opening::Asking(now), Path::fixed())
+            } else {
+                (Opening::Waiting, Path::learned())
+            };
+            Link::new(LinkId(number), wan, opening, path, sender, now)
+        })
+        .collect()
 }
 
 /// What the links' senders take from the configuration.

@@ -63,7 +63,8 @@ impl Session {
     /// Sets CoDel's target by the links in use.
     pub(super) fn refresh_queue_target(&mut self, now: Instant) {
         let target = self.patience.target(self.rate_sum(), self.way_max(), now);
-        self.egress.queue.set_target(target);
+        let least = self.config.mode.queue_target_min();
+        self.egress.set_queue_target(target.max(least));
     }
 
     /// Remembers the window that fits the links while a WAN that is about to be left still counts.

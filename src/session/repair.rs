@@ -81,10 +81,16 @@ impl Session {
         urgent_left: &mut usize,
         now: Instant,
     ) {
-        let (Some(first), second) = self.links_for_mending(lost_on) else {
+        let route = self.egress.store.route_of_group(group);
+        let (first, second) = if route == 0 {
+            self.links_for_mending(lost_on)
+        } else {
+            self.pick_two_on(route, 0, now)
+        };
+        let Some(first) = first else {
             return; // they expire, or the next loss finds a link
         };
-        let ratio = self.links[self.candidates[first].link.index()]
+        let ratio = self.links[self.candidate(first).link.index()]
             .sender
             .loss()
             .ratio;

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
-use super::config::{Mode, WanRole};
-use super::egress::Class;
+use super::config::Mode;
+use super::egress::{Class, GROUP_CLASSES, class_of, route_of};
 use super::link::Link;
+use super::policy::Tier;
+use super::routes::Scope;
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{Instant, Rate};
@@ -15,6 +17,7 @@ use crate::fec::GROUP_SYMBOLS_MAX;
 use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
 use crate::link::owd::base_difference;
 use crate::link::{Phase, State};
+use crate::stripe::weight::BACKLOG_EXTRA;
 use crate::stripe::{Assessment, Candidate, Exponents, Figures, Strategy, assess};
 
 /// Part of the summed rate that copies of sparse symbols may take.
@@ -75,7 +78,7 @@ impl Mode {
     /// The striper's strategy for this mode.
     pub const fn strategy(self) -> Strategy {
         match self {
-            Self::Balanced => Strategy::EarliestDelivery,
+            Self::Balanced | Self::Throughput | Self::Latency => Strategy::EarliestDelivery,
             Self::Redundant => Strategy::Redundant,
             Self::Weighted => Strategy::Weighted,
             Self::SingleBest => Strategy::SingleBest,
@@ -88,53 +91,18 @@ impl Session {
     /// Reads what we believe about the links into `candidates`.
     pub(super) fn refresh_candidates(&mut self, now: Instant) {
         self.candidates.clear();
-        let mut figures = [Figures {
-            capacity: Rate::ZERO,
-            delay_p50: Duration::ZERO,
-            delay_p95: Duration::ZERO,
-            delay_base: Duration::ZERO,
-            loss: 0.0,
-        }; LINKS_MAX];
-        let rtt_min = self
-            .links
-            .iter()
-            .filter(|l| l.is_up())
-            .map(|l| l.sender.rtt_min())
-            .min()
-            .unwrap_or_default();
+        self.apart.clear();
+        self.held_back = 0;
+        let mut figures = [Figures::NONE; LINKS_MAX];
+        let rtt_min = self.rtt_min_of_links();
         let tier = self.usable_tier();
         for wan in 0..self.wans.len() {
             let Some(index) = self.next_usable_link(wan, tier, now) else {
                 continue;
             };
-            let (link, wan) = (&self.links[index], &self.wans[wan]);
-            let delay = self.delay_of(link);
-            let spread = link.sender.delay();
-            figures[self.candidates.len()] = Figures {
-                capacity: wan.rate.capacity(),
-                delay_p50: delay,
-                delay_p95: delay + spread.p95.saturating_sub(spread.p50),
-                delay_base: rtt_min / 2,
-                loss: link.sender.loss().ratio,
-            };
-            let queued: u64 = self
-                .links
-                .iter()
-                .filter(|l| l.wan == link.wan)
-                .map(|l| l.queued_bytes)
-                .sum();
-            // While more is tried than the WAN is known to carry, its packets arrive no sooner than it is known to.
-            let rate = wan.rate.pacing_rate().min(wan.rate.capacity());
-            self.candidates.push(Candidate {
-                link: link.id,
-                free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
-                rate,
-                delay,
-                quality: 1.0,
-                weight: 0.0,
-                backlog_max: Duration::ZERO,
-                share_of_group: 0,
-            });
+            figures[self.candidates.len()] = self.figures_of(&self.links[index], rtt_min);
+            let candidate = self.candidate_of_link(index, now);
+            self.candidates.push(candidate);
         }
         let capacity = self
             .candidates
@@ -158,26 +126,69 @@ impl Session {
             candidate.weight = a.weight;
             candidate.backlog_max = a.backlog_max;
         }
+        if self.config.mode == Mode::Latency {
+            self.hold_back_slow_links(rtt_min / 2);
+        }
+        self.refresh_apart(now);
+        self.remember_best();
     }
 
-    /// Which links may carry data: active ones that are up; else backups that are up; else whatever is open.
-    pub(super) fn usable_tier(&self) -> Tier {
-        let role = |link: &Link| self.wans[link.wan.index()].config.role;
-        if self
-            .links
-            .iter()
-            .any(|l| l.is_up() && role(l) == WanRole::Active)
-        {
-            Tier::Active
-        } else if self
-            .links
-            .iter()
-            .any(|l| l.is_up() && role(l) == WanRole::Backup)
-        {
-            Tier::Backup
-        } else {
-            Tier::Any
+    /// Least round trip of the links that are up.
+    pub(super) fn rtt_min_of_links(&self) -> Duration {
+        let up = self.links.iter().filter(|l| l.is_up());
+        up.map(|l| l.sender.rtt_min()).min().unwrap_or_default()
+    }
+
+    /// What the striper's weights follow from.
+    pub(super) fn figures_of(&self, link: &Link, rtt_min: Duration) -> Figures {
+        let delay = self.delay_of(link);
+        let spread = link.sender.delay();
+        Figures {
+            capacity: self.wans[link.wan.index()].rate.capacity(),
+            delay_p50: delay,
+            delay_p95: delay + spread.p95.saturating_sub(spread.p50),
+            delay_base: rtt_min / 2,
+            loss: link.sender.loss().ratio,
         }
+    }
+
+    /// A link as a candidate without an assessment.
+    pub(super) fn candidate_of_link(&self, index: usize, now: Instant) -> Candidate {
+        let link = &self.links[index];
+        let wan = &self.wans[link.wan.index()];
+        let queued: u64 = self
+            .links
+            .iter()
+            .filter(|l| l.wan == link.wan)
+            .map(|l| l.queued_bytes)
+            .sum();
+        // While more is tried than the WAN is known to carry, its packets arrive no sooner than it is known to.
+        let rate = wan.rate.pacing_rate().min(wan.rate.capacity());
+        Candidate {
+            link: link.id,
+            free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
+            rate,
+            delay: self.delay_of(link),
+            quality: 1.0,
+            weight: 0.0,
+            backlog_max: BACKLOG_EXTRA,
+            share_of_group: 0,
+        }
+    }
+
+    /// A candidate by its place: the ordinary ones, then those that are apart.
+    pub(super) fn candidate(&self, at: usize) -> &Candidate {
+        let ordinary = self.candidates.len();
+        self.candidates
+            .get(at)
+            .unwrap_or_else(|| &self.apart[at - ordinary])
+    }
+
+    pub(super) fn candidate_mut(&mut self, at: usize) -> &mut Candidate {
+        let ordinary = self.candidates.len();
+        self.candidates
+            .get_mut(at)
+            .unwrap_or_else(|| &mut self.apart[at - ordinary])
     }
 
     /// The next link of a WAN in turn that may carry data.
@@ -186,19 +197,6 @@ impl Session {
         (0..count)
             .map(|step| (self.wans[wan].next_link + step) % count)
             .find(|&index| self.links[index].wan.index() == wan && self.is_usable(index, tier, now))
-    }
-
-    /// Whether a link may carry data.
-    pub(super) fn is_usable(&self, index: usize, tier: Tier, now: Instant) -> bool {
-        let link = &self.links[index];
-        let role = self.wans[link.wan.index()].config.role;
-        role != WanRole::Off
-            && self.may_seal(link.id, now)
-            && match tier {
-                Tier::Active => link.is_up() && role == WanRole::Active,
-                Tier::Backup => link.is_up(),
-                Tier::Any => link.is_open() && link.sender.state() != State::Down,
-            }
     }
 
     /// Median one-way delay of a link above the base of the fastest open link.
@@ -238,19 +236,15 @@ impl Session {
     }
 
     /// The two links of least delay, as if nothing were committed: for symbols that go ahead of the queues.
-    pub(super) fn pick_two_quick(
-        &mut self,
-        bytes: usize,
-        now: Instant,
-    ) -> (Option<usize>, Option<usize>) {
-        if self.candidates.is_empty() {
-            self.refresh_candidates(now);
-        }
+    pub(super) fn pick_two_quick(&self, bytes: usize) -> (Option<usize>, Option<usize>) {
         let wire = u64::from(overhead::wire_bytes(overhead::datagram_bytes(bytes)));
-        let arrival =
-            |&at: &usize| self.candidates[at].delay + self.candidates[at].rate.time_for(wire);
-        let first = (0..self.candidates.len()).min_by_key(arrival);
-        let second = (0..self.candidates.len())
+        let arrival = |&at: &usize| {
+            let candidate = self.candidate(at);
+            candidate.delay + candidate.rate.time_for(wire)
+        };
+        let count = self.candidates.len() + self.held_back;
+        let first = (0..count).min_by_key(arrival);
+        let second = (0..count)
             .filter(|&at| Some(at) != first)
             .min_by_key(arrival);
         (first, second)
@@ -267,10 +261,11 @@ impl Session {
 
     /// Tells each WAN whether something waits for its pacer: then delivery shows capacity. A WAN is full long before
     /// all are: what is committed to it waits, while the frames behind find room elsewhere.
-    pub(super) fn set_backlogged(&mut self, limited: bool, now: Instant) {
-        for (number, wan) in self.wans.iter_mut().enumerate() {
+    pub(super) fn set_backlogged(&mut self, now: Instant) {
+        for number in 0..self.wans.len() {
             let waits = |link: &Link| link.wan.index() == number && !link.queue.is_empty();
-            let backlogged = limited || self.links.iter().any(waits);
+            let backlogged = self.links.iter().any(waits) || self.waits_for(number);
+            let wan = &mut self.wans[number];
             if wan.backlogged != backlogged {
                 wan.backlogged = backlogged;
                 wan.rate.set_backlogged(backlogged, now);
@@ -294,9 +289,9 @@ impl Session {
     }
 
     /// Most symbols and longest fill time of a group.
-    pub(super) fn group_limits(&self) -> GroupLimits {
+    pub(super) fn group_limits(&self, route: usize) -> GroupLimits {
         let symbol = overhead::symbol_bytes_max(self.size.datagram_bytes);
-        let limits = protection::group_limits(self.rate_sum(), symbol, self.peer_hold);
+        let limits = protection::group_limits(self.rate_on(route), symbol, self.peer_hold);
         match self.config.fec {
             FecMode::Fixed { source_count, .. } => GroupLimits {
                 source_count_max: source_count,
@@ -327,39 +322,66 @@ impl Session {
         (losses, self.candidates.len())
     }
 
+    /// The rate at which a route's symbols leave.
+    fn rate_on(&self, route: usize) -> Rate {
+        match self.scope(route) {
+            Scope::One(at) => self.candidate(at).rate,
+            Scope::All | Scope::Nowhere => self.rate_sum(),
+        }
+    }
+
     /// Looks from time to time whether the links lose more or less than before.
     pub(super) fn refresh_protection(&mut self, now: Instant) {
         if now < self.egress.protection.update_at() {
             return;
         }
         self.refresh_candidates(now);
-        let source_count = self.group_limits().source_count_max;
+        let source_count = self.group_limits(0).source_count_max;
         let (losses, count) = self.loss_of_links(source_count);
         let feasible = self.retransmit_is_feasible();
         let protection = &mut self.egress.protection;
         protection.update(source_count, &losses[..count], feasible, now);
     }
 
-    /// Repair symbols for a closed group.
-    pub(super) fn repairs_for(&self, class: Class, source_count: usize) -> usize {
+    /// Repair symbols for a closed group of a slot.
+    pub(super) fn repairs_for(&self, slot: usize, source_count: usize) -> usize {
         if self.repair_yields() {
             return 0;
         }
-        let count = self.egress.protection.repair_count(source_count);
-        let more = class == Class::Small && matches!(self.config.fec, FecMode::Adaptive { .. });
+        let count = match self.scope(route_of(slot)) {
+            Scope::One(at) => self.repairs_on(at, source_count),
+            Scope::All | Scope::Nowhere => self.egress.protection.repair_count(source_count),
+        };
+        let adaptive = matches!(self.config.fec, FecMode::Adaptive { .. });
+        let more = class_of(slot) == Class::Small && adaptive;
         let room = GROUP_SYMBOLS_MAX.saturating_sub(source_count + count);
         count + usize::from(more && count > 0 && room > 0)
     }
 
-    /// Repair symbols that a group opened now will probably get.
-    pub(super) fn planned_repairs(&self) -> usize {
-        self.repairs_for(Class::Bulk, self.group_limits().source_count_max)
+    /// Repair symbols for a group that uses one link alone.
+    fn repairs_on(&self, at: usize, source_count: usize) -> usize {
+        let picture = self.links[self.candidate(at).link.index()].sender.loss();
+        let losses = [Loss {
+            symbols: source_count,
+            ratio: picture.ratio,
+            burst: picture.burst,
+        }];
+        let feasible = self.retransmit_is_feasible();
+        let mode = self.config.protection();
+        mode.repair_count(source_count, &losses, feasible)
     }
 
-    /// Longest time a group of a class stays open.
-    pub(super) fn fill_time_max(&self, class: Class) -> Duration {
-        let usual = self.group_limits().fill_time_max;
-        match class {
+    /// Repair symbols that a group opened now will probably get.
+    pub(super) fn planned_repairs(&self, slot: usize) -> usize {
+        let route = route_of(slot);
+        let bulk = route * GROUP_CLASSES + Class::Bulk as usize;
+        self.repairs_for(bulk, self.group_limits(route).source_count_max)
+    }
+
+    /// Longest time a group of a slot stays open.
+    pub(super) fn fill_time_max(&self, slot: usize) -> Duration {
+        let usual = self.group_limits(route_of(slot)).fill_time_max;
+        match class_of(slot) {
             Class::Bulk => usual,
             Class::Small => usual.min(SMALL_FILL_TIME_MAX),
         }
@@ -369,8 +391,14 @@ impl Session {
     fn repair_yields(&self) -> bool {
         let mild =
             |c: &Candidate| self.links[c.link.index()].sender.loss().ratio < BACKLOG_LOSS_MAX;
+        let waiting: u64 = self
+            .egress
+            .routes
+            .iter()
+            .map(|route| route.queue.bytes())
+            .sum();
         matches!(self.config.fec, FecMode::Adaptive { .. })
-            && self.egress.queue.bytes() > self.rate_sum().bytes_in(BACKLOG_MAX)
+            && waiting > self.rate_sum().bytes_in(BACKLOG_MAX)
             && self.candidates.iter().all(mild)
             && self.retransmit_is_feasible()
     }
@@ -389,8 +417,14 @@ impl Session {
 
     /// Whether symbols of sparse flows get a copy on a second link.
     pub(super) fn wants_copies(&mut self) -> bool {
-        if !self.config.fec.may_repair() || self.candidates.len() < 2 {
+        if self.candidates.len() + self.held_back < 2 {
             return false;
+        }
+        match self.config.mode {
+            Mode::Throughput => return false,
+            Mode::Latency => return true,
+            _ if !self.config.fec.may_repair() => return false,
+            _ => {}
         }
         let copies = self.egress.counts.duplicate - self.copies_before.0;
         let all = self.egress.counts.source - self.copies_before.1;
@@ -410,12 +444,4 @@ impl Session {
         };
         self.load.value() < load_max || share < COPIES_SHARE_MAX
     }
-}
-
-/// Which links may carry data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tier {
-    Active,
-    Backup,
-    Any,
 }

@@ -74,9 +74,9 @@ impl Session {
         let wanted = self.datagram_bytes_of_links(now);
         if wanted < self.size.datagram_bytes {
             self.set_size(wanted);
-            for class in [Class::Bulk, Class::Small] {
-                if !self.egress.open[class as usize].is_empty() {
-                    self.close_group(class, now);
+            for slot in 0..self.egress.open.len() {
+                if !self.egress.open[slot].is_empty() {
+                    self.close_group(slot, now);
                 }
             }
         } else if wanted > self.size.datagram_bytes
@@ -95,7 +95,8 @@ impl Session {
     /// What all links carry that may carry data; without such a link the size stays.
     fn datagram_bytes_of_links(&self, now: Instant) -> usize {
         let tier = self.usable_tier();
-        let usable = (0..self.links.len()).filter(|&index| self.is_usable(index, tier, now));
+        let usable = (0..self.links.len())
+            .filter(|&index| self.is_usable(index, tier, now) || self.is_pinned_to(index));
         usable
             .map(|index| validated(self.links[index].sender.size()))
             .min()
@@ -139,18 +140,19 @@ impl Session {
             return;
         }
         let body = &symbol[SYMBOL_LENGTH_BYTES..];
+        let route = self.egress.store.route_of(key);
         let bytes = body.len();
         self.recovered_body[..bytes].copy_from_slice(body);
         self.egress.store.withdraw(key);
         let body = std::mem::take(&mut self.recovered_body);
         for piece in pieces(&body[..bytes]).flatten() {
-            self.cut_piece(&piece, now);
+            self.cut_piece(route, &piece, now);
         }
         self.recovered_body = body;
     }
 
     /// Commits a piece of an old body in bodies of the size in use.
-    fn cut_piece(&mut self, piece: &Piece<'_>, now: Instant) {
+    fn cut_piece(&mut self, route: usize, piece: &Piece<'_>, now: Instant) {
         let max = self.size.body_bytes;
         match *piece {
             Piece::Whole {
@@ -161,7 +163,7 @@ impl Session {
             } if piece::whole_bytes(&virtio, packet, false) <= max => {
                 let out = &mut self.egress.body;
                 let bytes = piece::emit_whole(out, lane, seq, &virtio, packet, false);
-                self.commit_body(bytes, false, now);
+                self.commit_body(route, bytes, false, now);
             }
             Piece::Whole {
                 lane,
@@ -175,7 +177,7 @@ impl Session {
                 for cut in fragments(frame_bytes, max) {
                     let frame = &self.scratch[..frame_bytes];
                     let bytes = cut.emit(&mut self.egress.body, lane, seq, frame);
-                    self.commit_body(bytes, false, now);
+                    self.commit_body(route, bytes, false, now);
                 }
             }
             Piece::Fragment {
@@ -190,7 +192,7 @@ impl Session {
                     let written =
                         piece::emit_fragment(out, lane, seq, frame_bytes, offset, part, false);
                     offset += part.len();
-                    self.commit_body(written, false, now);
+                    self.commit_body(route, written, false, now);
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Session;
 use super::config::{WIRE_OVERHEAD_BYTES, WanRole};
 use super::egress::SymbolCounts;
+use super::policy::Standing;
 use crate::base::{DropCounters, Instant, LinkId, Rate};
 use crate::fec::decoder::DecoderCounters;
 use crate::link::{Cause, Percentiles, State};
@@ -81,6 +82,8 @@ pub struct LinkStats {
     pub role: WanRole,
     /// Both ends know the link.
     pub open: bool,
+    /// Whether it may carry data when it is up, and why not.
+    pub standing: Standing,
     /// State of our sending direction.
     pub state: State,
     /// Why.
@@ -140,14 +143,14 @@ impl Session {
             symbols: self.egress.counts,
             decoder: self.ingress.decoder.counters(),
             reorder_depth: self.ingress.reorder.len() as u64,
-            repair_count: self.planned_repairs(),
+            repair_count: self.planned_repairs(0),
             reorder: *self.ingress.reorder.counters(),
             hold: self.hold,
             waits: *self.ingress.waits.refresh(now),
             accepted: self.accepted,
             delivered: self.ingress.delivered,
             rescued_frames: self.rescued_frames,
-            queued_bytes: self.egress.queue.bytes(),
+            queued_bytes: self.egress.queued_bytes(),
             held: Held {
                 frames_out: self.egress.frames.used(),
                 frames_in: self.ingress.frames.used(),
@@ -163,6 +166,7 @@ impl Session {
     }
 
     fn link_stats(&mut self, at: usize, weights: f64, now: Instant) -> LinkStats {
+        let standing = self.standing(&self.links[at]);
         let link = &mut self.links[at];
         let wan = &self.wans[link.wan.index()];
         let weight = self
@@ -178,6 +182,7 @@ impl Session {
             remote: link.path.origin().map(|origin| origin.address),
             role: wan.config.role,
             open: link.is_open(),
+            standing,
             state: link.sender.state(),
             cause: link.sender.cause(),
             state_age: now.since(link.sender.since()),

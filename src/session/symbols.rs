@@ -29,6 +29,15 @@ pub struct SymbolKey {
     generation: u32,
 }
 
+#[cfg(test)]
+impl SymbolKey {
+    /// A key of no symbol.
+    pub const NONE: Self = Self {
+        index: NONE,
+        generation: 0,
+    };
+}
+
 /// What a symbol is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
@@ -60,6 +69,8 @@ struct GroupRecord {
     id: GroupId,
     live: bool,
     closed: bool,
+    /// Which links its symbols may use.
+    route: u8,
     first: u32,
     source_count: u8,
     /// Repair symbols so far: the index of the next one.
@@ -88,6 +99,7 @@ impl GroupRecord {
             id,
             live,
             closed: false,
+            route: 0,
             first: NONE,
             source_count: 0,
             repair_count: 0,
@@ -168,6 +180,28 @@ impl SymbolStore {
         }
         self.groups[record_index(id)] = GroupRecord::new(id, true, planned, now);
         id
+    }
+
+    /// Says which route the symbols of a live group take; it is 0 unless said.
+    pub fn set_route(&mut self, group: GroupId, route: usize) {
+        if let Some(record) = self.record_mut(group) {
+            record.route = u8::try_from(route).unwrap_or(0);
+        }
+    }
+
+    /// The route of a group; 0 when it is gone.
+    pub fn route_of_group(&self, group: GroupId) -> usize {
+        let record = &self.groups[record_index(group)];
+        let known = record.live && record.id == group;
+        if known { usize::from(record.route) } else { 0 }
+    }
+
+    /// The route of a symbol; 0 when it is gone.
+    pub fn route_of(&self, key: SymbolKey) -> usize {
+        let Some((_, header, _)) = self.get(key) else {
+            return 0;
+        };
+        usize::from(self.groups[record_index(header.group)].route)
     }
 
     /// Adds a symbol to a live group and lets `write` fill its bytes (it returns how many).

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Session;
-use super::egress::Class;
 use super::link::Link;
 use crate::base::Instant;
 use crate::link::State;
@@ -52,6 +51,7 @@ impl Session {
             wan.rate.handle_timeout(now);
             wan.pacer.set_rate(wan.rate.pacing_rate(), now);
         }
+        self.judge_links(now);
         self.grant_probes(now);
         let rtt_max = self
             .links
@@ -144,7 +144,7 @@ impl Session {
         let live = || {
             self.links
                 .iter()
-                .filter(|link| link.is_open() && link.received.1 > 0)
+                .filter(|link| link.is_open() && link.received.1 > 0 && self.awaits_data(link, now))
         };
         let base_of = |link: &Link| link.receiver.base_us();
         let first = live().map(base_of).next().unwrap_or(0);
@@ -171,7 +171,7 @@ impl Session {
         });
         HoldInputs {
             delay_spread: spread,
-            fill_time_max: Some(self.group_limits().fill_time_max),
+            fill_time_max: Some(self.group_limits(0).fill_time_max),
             retransmit: Some(Retransmit {
                 rtt_min,
                 report_interval: self.reports.interval,
@@ -217,9 +217,9 @@ impl Session {
             // Room appears as the pacers drain what is committed.
             consider(now + Duration::from_micros(500), Timer::Pacing);
         }
-        for class in [Class::Bulk, Class::Small] {
-            if let Some(opened_at) = self.egress.open[class as usize].opened_at() {
-                consider(opened_at + self.fill_time_max(class), Timer::Group);
+        for (slot, open) in self.egress.open.iter().enumerate() {
+            if let Some(opened_at) = open.opened_at() {
+                consider(opened_at + self.fill_time_max(slot), Timer::Group);
             }
         }
         consider(self.hold_timeout(), Timer::Reorder);

@@ -11,6 +11,7 @@ use super::config::WIRE_OVERHEAD_BYTES;
 use super::link::Link;
 use super::path::Origin;
 use super::symbols::{SymbolKey, SymbolKind};
+use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
 use crate::base::{DropReason, Instant, LinkId};
 use crate::link::State;
@@ -137,8 +138,14 @@ impl Session {
                 link: id,
                 wan: link.wan,
                 role: wan.role,
+                direction: wan.direction,
                 rate_to_peer_kbit: kbit(wan.rate_to_peer),
                 rate_to_sender_kbit: kbit(wan.rate_to_us),
+                rtt_max_ms: wan
+                    .limits
+                    .rtt_max
+                    .map_or(0, |rtt| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX)),
+                loss_max_bp: wan.limits.loss_max.map_or(0, loss_on_wire),
                 name: &wan.name,
             }));
         }
@@ -380,6 +387,12 @@ impl Session {
             best[1].filter(|_| troubled).map(|link| link.id),
         ]
     }
+}
+
+/// A loss limit in hundredths of a percent.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, >= 0
+fn loss_on_wire(ratio: f64) -> u16 {
+    (ratio * LOSS_UNIT).round() as u16
 }
 
 fn plaintext(out: &mut [u8], now: Instant) -> Writer<'_> {

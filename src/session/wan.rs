@@ -1,6 +1,8 @@
 //! One WAN of a session: the capacity that its links share.
 
-use super::config::WanConfig;
+use std::time::Duration;
+
+use super::config::{WanConfig, WanLimits};
 use crate::base::{Instant, Rate, Rng};
 use crate::link::{Delivery, Pacer, RateConfig, RateControl};
 use crate::wire::message::LinkOpen;
@@ -8,6 +10,9 @@ use crate::wire::message::LinkOpen;
 /// Rate of a WAN nobody has measured or configured: a TCP's first window passes in 4 ms, so that its slow start is not
 /// ended by a queue of ours, and what is too much for a DSL uplink is seen within a round trip.
 const RATE_START: Rate = Rate::from_mbps(30);
+
+/// A loss limit travels in hundredths of a percent.
+pub const LOSS_UNIT: f64 = 10_000.0;
 
 /// One WAN.
 #[derive(Debug)]
@@ -53,6 +58,11 @@ impl Wan {
         let rate = |kbit: u32| (kbit > 0).then(|| Rate::from_bits_per_s(u64::from(kbit) * 1000));
         self.config.name = open.name.to_owned();
         self.config.role = open.role;
+        self.config.direction = open.direction;
+        self.config.limits = WanLimits {
+            rtt_max: (open.rtt_max_ms > 0).then(|| Duration::from_millis(open.rtt_max_ms.into())),
+            loss_max: (open.loss_max_bp > 0).then(|| f64::from(open.loss_max_bp) / LOSS_UNIT),
+        };
         // What the client calls "to me" is our sending direction.
         self.config.rate_to_peer = rate(open.rate_to_sender_kbit);
         self.config.rate_to_us = rate(open.rate_to_peer_kbit);

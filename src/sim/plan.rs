@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::impairment::Spec;
 use super::packet::FlowAddress;
-use crate::base::{Rate, WanId};
+use crate::base::{Prefix, Rate, WanId};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
-use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, Prefix, ServerConfig};
+use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as FecMode, RESIDUAL};
-use crate::session::config::{Mode, SessionConfig, WanConfig, WanRole};
+use crate::session::config::{Direction, Mode, SessionConfig, WanConfig, WanLimits, WanRole};
 
 /// One link of each client: a WAN of its own unless told otherwise.
 #[derive(Clone, Debug)]
@@ -23,6 +23,10 @@ pub struct LinkPlan {
     pub wan: u8,
     /// Its WAN is a backup.
     pub backup: bool,
+    /// Which way its WAN carries data.
+    pub direction: Direction,
+    /// When its WAN's links are parked.
+    pub limits: WanLimits,
     /// Configured ceilings of the WAN, up and down.
     pub rates: [Option<Rate>; 2],
     /// Longest packet that the devices of its ends take; `None` = any.
@@ -41,6 +45,8 @@ impl LinkPlan {
             down: spec,
             wan,
             backup: false,
+            direction: Direction::Both,
+            limits: WanLimits::default(),
             rates: [None; 2],
             device_mtu: None,
         }
@@ -86,6 +92,34 @@ impl Plan {
         }
     }
 
+    /// The WANs as each client describes them at the start.
+    pub fn wans(&self) -> Vec<WanConfig> {
+        let count = self
+            .links
+            .iter()
+            .map(|link| link.wan + 1)
+            .max()
+            .unwrap_or(0);
+        (0..count)
+            .map(|wan| {
+                let link = self.links.iter().find(|link| link.wan == wan);
+                WanConfig {
+                    id: WanId(wan),
+                    name: format!("wan{wan}"),
+                    role: if link.is_some_and(|link| link.backup) {
+                        WanRole::Backup
+                    } else {
+                        WanRole::Active
+                    },
+                    direction: link.map(|link| link.direction).unwrap_or_default(),
+                    limits: link.map(|link| link.limits).unwrap_or_default(),
+                    rate_to_peer: link.and_then(|link| link.rates[0]),
+                    rate_to_us: link.and_then(|link| link.rates[1]),
+                }
+            })
+            .collect()
+    }
+
     /// The summed rate of all links towards the server.
     pub fn rate_sum(&self) -> Rate {
         let rates = self.links.iter().filter_map(|link| link.up.mean_rate());
@@ -105,6 +139,7 @@ pub const fn session_config() -> SessionConfig {
         loss_weight: 0.3,
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
+        classes: Vec::new(),
         mss_max: None,
     }
 }
@@ -122,7 +157,7 @@ pub(super) fn client_config(plan: &Plan, number: u8, restarts: u64) -> ClientCon
         server_key,
         preshared_key: preshared_key(plan, false),
         cipher_bits: Cipher::local_bits(),
-        wans: wans(plan),
+        wans: plan.wans(),
         wan_of_link: plan.links.iter().map(|link| WanId(link.wan)).collect(),
         datagram_bytes_max: plan.datagram_bytes_max,
         rekey_interval: plan.rekey_interval,
@@ -167,31 +202,6 @@ pub(super) fn server_config(plan: &Plan, restarts: u64) -> ServerConfig {
         cookie_secret: [7; 32],
         seed,
     }
-}
-
-fn wans(plan: &Plan) -> Vec<WanConfig> {
-    let count = plan
-        .links
-        .iter()
-        .map(|link| link.wan + 1)
-        .max()
-        .unwrap_or(0);
-    (0..count)
-        .map(|wan| {
-            let link = plan.links.iter().find(|link| link.wan == wan);
-            WanConfig {
-                id: WanId(wan),
-                name: format!("wan{wan}"),
-                role: if link.is_some_and(|link| link.backup) {
-                    WanRole::Backup
-                } else {
-                    WanRole::Active
-                },
-                rate_to_peer: link.and_then(|link| link.rates[0]),
-                rate_to_us: link.and_then(|link| link.rates[1]),
-            }
-        })
-        .collect()
 }
 
 /// A key that is the same in every run.

@@ -33,6 +33,17 @@ pub struct Figures {
     pub loss: f64,
 }
 
+impl Figures {
+    /// Of no link: for tables.
+    pub const NONE: Self = Self {
+        capacity: Rate::ZERO,
+        delay_p50: Duration::ZERO,
+        delay_p95: Duration::ZERO,
+        delay_base: Duration::ZERO,
+        loss: 0.0,
+    };
+}
+
 /// What follows for one link; the fields of a [`super::Candidate`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Assessment {

@@ -212,6 +212,14 @@ impl UdpSocket {
         self.inner.local_addr()
     }
 
+    /// The peer's address, of a connected socket.
+    ///
+    /// # Errors
+    /// As getpeername(2).
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.peer_addr()
+    }
+
     /// Size of the kernel's receive buffer in the sense of [`UdpConfig::buffer_bytes`].
     pub const fn receive_buffer_bytes(&self) -> usize {
         self.receive_buffer_bytes

@@ -7,7 +7,8 @@
 //!  2 REPAIR    type | index u8 | group u32 | k u8 | r u8 | symbol (to the end of the datagram)
 //!  3 REPORT    see `report.rs`
 //!  4 HEARTBEAT type
-//!  5 LINK_OPEN type | link u8 | WAN u8 | role u8 | rate to peer u32 | rate to sender u32 (kbit/s) | name u8+n
+//!  5 LINK_OPEN type | link u8 | WAN u8 | role u8 | direction u8 | rate to peer u32 | rate to sender u32 (kbit/s)
+//!              | RTT limit u16 (ms) | loss limit u16 (1/100 %) | name u8+n
 //!  6 LINK_ACK  type | link u8
 //!  7 CHALLENGE type | 8 random bytes
 //!  8 RESPONSE  type | the 8 bytes
@@ -55,6 +56,39 @@ pub enum WanRole {
     Backup = 1,
     /// Carries nothing but heartbeats: switched off while it was in use.
     Off = 2,
+    /// Its quota is used up: carries data only while no active and no backup link is up.
+    Spent = 3,
+}
+
+/// Which way a WAN carries data. Control messages go both ways on every WAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// Both ways.
+    #[default]
+    Both = 0,
+    /// From the client to the server only.
+    Up = 1,
+    /// From the server to the client only.
+    Down = 2,
+}
+
+impl Direction {
+    const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Both),
+            1 => Some(Self::Up),
+            2 => Some(Self::Down),
+            _ => None,
+        }
+    }
+
+    /// Whether the client (`true`) or the server (`false`) sends data this way.
+    pub const fn allows(self, client: bool) -> bool {
+        matches!(
+            (self, client),
+            (Self::Both, _) | (Self::Up, true) | (Self::Down, false)
+        )
+    }
 }
 
 impl WanRole {
@@ -63,6 +97,7 @@ impl WanRole {
             0 => Some(Self::Active),
             1 => Some(Self::Backup),
             2 => Some(Self::Off),
+            3 => Some(Self::Spent),
             _ => None,
         }
     }
@@ -77,10 +112,16 @@ pub struct LinkOpen<'a> {
     pub wan: WanId,
     /// What its WAN is used for.
     pub role: WanRole,
+    /// Which way it carries data.
+    pub direction: Direction,
     /// Configured ceiling in the sender's direction, kbit/s; 0 = learn.
     pub rate_to_peer_kbit: u32,
     /// Configured ceiling in the receiver's direction, kbit/s; 0 = learn.
     pub rate_to_sender_kbit: u32,
+    /// Round trip above which the WAN is parked, ms; 0 = none.
+    pub rtt_max_ms: u16,
+    /// Loss above which the WAN is parked, hundredths of a percent; 0 = none.
+    pub loss_max_bp: u16,
     /// Name for status, UTF-8, at most [`WAN_NAME_BYTES_MAX`] bytes.
     pub name: &'a str,
 }
@@ -204,8 +245,8 @@ impl<'a> Messages<'a> {
     }
 
     fn link_open(&mut self) -> Option<LinkOpen<'a>> {
-        let b = self.take::<12>()?;
-        let (name, rest) = self.rest.split_at_checked(usize::from(b[11]))?;
+        let b = self.take::<17>()?;
+        let (name, rest) = self.rest.split_at_checked(usize::from(b[16]))?;
         if name.len() > WAN_NAME_BYTES_MAX {
             return None;
         }
@@ -214,8 +255,11 @@ impl<'a> Messages<'a> {
             link: LinkId(b[0]),
             wan: WanId(b[1]),
             role: WanRole::from_byte(b[2])?,
-            rate_to_peer_kbit: u32::from_le_bytes([b[3], b[4], b[5], b[6]]),
-            rate_to_sender_kbit: u32::from_le_bytes([b[7], b[8], b[9], b[10]]),
+            direction: Direction::from_byte(b[3])?,
+            rate_to_peer_kbit: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
+            rate_to_sender_kbit: u32::from_le_bytes([b[8], b[9], b[10], b[11]]),
+            rtt_max_ms: u16::from_le_bytes([b[12], b[13]]),
+            loss_max_bp: u16::from_le_bytes([b[14], b[15]]),
             name: std::str::from_utf8(name).ok()?,
         })
     }
@@ -308,9 +352,12 @@ impl<'a> Writer<'a> {
 
     fn link_open(&mut self, open: &LinkOpen<'_>) -> Option<()> {
         let name = open.name.as_bytes();
-        self.put(&[LINK_OPEN, open.link.0, open.wan.0, open.role as u8])?;
+        self.put(&[LINK_OPEN, open.link.0, open.wan.0])?;
+        self.put(&[open.role as u8, open.direction as u8])?;
         self.put(&open.rate_to_peer_kbit.to_le_bytes())?;
         self.put(&open.rate_to_sender_kbit.to_le_bytes())?;
+        self.put(&open.rtt_max_ms.to_le_bytes())?;
+        self.put(&open.loss_max_bp.to_le_bytes())?;
         self.put(&[u8::try_from(name.len()).ok()?])?;
         self.put(name)
     }
@@ -347,8 +394,11 @@ mod tests {
             link: LinkId(1),
             wan: WanId(2),
             role: WanRole::Backup,
+            direction: Direction::Down,
             rate_to_peer_kbit: 1000,
             rate_to_sender_kbit: 0x0101_0101,
+            rtt_max_ms: 500,
+            loss_max_bp: 2000,
             name: "dsl",
         };
         vec![
@@ -363,7 +413,9 @@ mod tests {
             (Message::Heartbeat, vec![4]),
             (
                 Message::LinkOpen(open),
-                vec![5, 1, 2, 1, 0xe8, 3, 0, 0, 1, 1, 1, 1, 3, b'd', b's', b'l'],
+                vec![
+                    5, 1, 2, 1, 2, 0xe8, 3, 0, 0, 1, 1, 1, 1, 0xf4, 1, 0xd0, 7, 3, b'd', b's', b'l',
+                ],
             ),
             (Message::LinkAck(LinkId(7)), vec![6, 7]),
             (

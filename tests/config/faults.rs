@@ -34,7 +34,7 @@ peer_public_key = \"short\"
         "config.toml:5:31: links.source_ips[1] = \"192.168.1.20\": is there twice; links_per_wan makes several links over one WAN; allowed: a list of addresses of this host, one for each WAN, each once",
         "config.toml:5:47: links.source_ips[2] = 7: is of type integer, not a string; allowed: a list of addresses of this host, one for each WAN, each once",
         "config.toml:6:17: links.links_per_wan = 0: is out of range; allowed: 1 to 8; at most 32 links in all",
-        "config.toml:8:8: performance.mode = \"balance\": is not known (did you mean \"balanced\"?); allowed: balanced, redundant, weighted, single_best, round_robin",
+        "config.toml:8:8: performance.mode = \"balance\": is not known (did you mean \"balanced\"?); allowed: balanced, throughput, latency, redundant, weighted, single_best, round_robin",
         "config.toml:9:11: performance.threads = 4: is out of range; allowed: \"auto\" or 1 (the data path has one worker in each process)",
         "config.toml:11:19: security.peer_public_key = \"short\": is not a public key; `chainlightning pubkey < private.key` prints one; allowed: a public key: 44 characters of base64",
     ];
@@ -75,6 +75,35 @@ client | [[links.wan]]; device = "eth0"; role = "of" | did you mean "off"
 client | [[links.wan]]; device = "eth0"; name = "wan0" | name of another WAN
 client | [[links.wan]]; device = "eth0"; up_mbps = -1 | out of range
 client | [[links.wan]]; source_ip = "192.168.1.20"; role = "off" | every WAN is off
+client | [[links.wan]]; device = "eth0"; direction = "u" | is not known
+client | [[links.wan]]; source_ip = "192.168.1.20"; direction = "up" | no WAN carries data down
+client | [[links.wan]]; device = "eth0"; max_rtt_ms = 60001 | out of range
+client | [[links.wan]]; device = "eth0"; max_rtt_ms = 1.5 | not an integer
+client | [[links.wan]]; device = "eth0"; max_loss_percent = 101 | out of range
+client | [[links.wan]]; device = "eth0"; quota_gb = -1 | out of range
+client | [[links.wan]]; device = "eth0"; quota_gb = "50" | not a number
+client | [[links.wan]]; device = "eth0"; quota_reset_day = 31 | out of range
+client | general.state_folder = "state" | not an absolute path
+client | classes = 3 | not a list of tables
+client | [[classes]]; policy = "best" | says nothing about its packets
+client | [[classes]]; dscp = [] | says nothing about its packets
+client | [[classes]]; dscp = [64] | out of range
+client | [[classes]]; dscp = ["ef"] | not an integer
+client | [[classes]]; dscp = 46 | not a list
+client | [[classes]]; protocol = "quic" | is not known
+client | [[classes]]; protocol = 256 | out of range
+client | [[classes]]; protocol = [6] | not a string or an integer
+client | [[classes]]; ports = ["70000"] | neither a port nor a range
+client | [[classes]]; ports = ["9-5"] | neither a port nor a range
+client | [[classes]]; ports = [-1] | neither a port nor a range
+client | [[classes]]; prefixes = ["10.0.0.1/8"] | the network is 10.0.0.0/8
+client | [[classes]]; dscp = [1]; policy = "pinned" | is not known (did you mean "pin"?)
+client | [[classes]]; dscp = [1]; policy = "pin" | names no wan
+client | [[classes]]; dscp = [1]; policy = "pin"; wan = "lte" | is not the name of a WAN
+client | [[classes]]; dscp = [1]; policy = "best"; wan = "wan0" | is of no use
+client | [[classes]]; dscp = [1]; fallback = "no" | not true or false
+client | [[classes]]; dscp = [1]; name = "a b" | name of a class
+client | [[classes]]; dscp = [1]; name = "x"; [[classes]]; dscp = [2]; name = "x" | name of another class
 client | performance.fec_group_size = 2 | 3 repair for 2 source
 client | performance.fec_group_size = 200 | out of range
 client | performance.fec_repair_packets = 11 | 11 repair for 10 source

@@ -4,7 +4,9 @@ use chainlightning::base::{GroupId, Instant, Lane, LinkId, Rng, WanId};
 use chainlightning::session::Session;
 use chainlightning::session::epochs::{EpochKeys, LinkKeys};
 use chainlightning::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, DataHeader, TAG_BYTES};
-use chainlightning::wire::message::{LinkOpen, Message, SymbolHeader, WanRole, Writer, parse};
+use chainlightning::wire::message::{
+    Direction, LinkOpen, Message, SymbolHeader, WanRole, Writer, parse,
+};
 use chainlightning::wire::piece::{emit_fragment, emit_whole};
 use chainlightning::wire::report::{BITMAP_BYTES_MAX, ReportMessage};
 use chainlightning::wire::virtio::VirtioHeader;
@@ -196,10 +198,18 @@ impl Hostile {
             let open = LinkOpen {
                 link,
                 wan: WanId(u8::try_from(self.below(40)).unwrap()),
-                role: [WanRole::Active, WanRole::Backup, WanRole::Off]
+                role: [
+                    WanRole::Active,
+                    WanRole::Backup,
+                    WanRole::Off,
+                    WanRole::Spent,
+                ][usize::try_from(self.below(4)).unwrap()],
+                direction: [Direction::Both, Direction::Up, Direction::Down]
                     [usize::try_from(self.below(3)).unwrap()],
                 rate_to_peer_kbit: self.word(),
                 rate_to_sender_kbit: self.word(),
+                rtt_max_ms: u16::try_from(self.below(65_536)).unwrap(),
+                loss_max_bp: u16::try_from(self.below(65_536)).unwrap(),
                 name: "a name of 24 bytes, yes.",
             };
             let message = match self.below(8) {

@@ -17,7 +17,6 @@ use chainlightning::session::epochs::{EpochKeys, LinkKeys};
 use chainlightning::session::path::Origin;
 use chainlightning::session::{RUN_BYTES_MAX, Session, SessionParameters};
 use chainlightning::wire::handshake::{HELLO_BYTES, HelloPayload, WELCOME_BYTES, WelcomePayload};
-use chainlightning::wire::message::WanRole;
 
 /// Receiver index of a link, the same for both ends.
 pub const fn index_of(link: u8) -> u32 {
@@ -95,18 +94,13 @@ pub fn config() -> SessionConfig {
         loss_weight: 0.3,
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
+        classes: Vec::new(),
         mss_max: None,
     }
 }
 
 pub fn session(initiator: bool, links: u8, now: Instant) -> Session {
-    let wans = (0..links).map(|number| WanConfig {
-        id: WanId(number),
-        name: format!("wan{number}"),
-        role: WanRole::Active,
-        rate_to_peer: None,
-        rate_to_us: None,
-    });
+    let wans = (0..links).map(|number| WanConfig::plain(WanId(number), format!("wan{number}")));
     let parameters = SessionParameters {
         initiator,
         link_count: links,

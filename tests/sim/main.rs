@@ -7,6 +7,7 @@ mod links;
 mod loss;
 #[path = "../pair/mod.rs"]
 mod pair;
+mod policy;
 mod sessions;
 mod sizes;
 mod storm;

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::base::Prefix;
+
 use super::super::context::{Context, Placed};
 use super::super::file::Table;
-use super::super::prefix::Prefix;
 use super::super::values::{MssClamp, Role, TUNNEL6_PREFIX_LEN, Tunnel};
 use super::{is_plain_name, narrow};
 

@@ -1,14 +1,14 @@
 //! `[links]` and `[[links.wan]]`: which WANs there are, and which ports.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::base::id::LINKS_MAX;
-use crate::base::{Rate, WanId};
+use crate::base::{Prefix, Rate, WanId};
 
 use super::super::context::{Context, Placed};
 use super::super::file::{File, Table};
-use super::super::prefix::Prefix;
-use super::super::values::{Links, Tunnel, Wan, WanRole};
+use super::super::values::{Direction, Links, Quota, Tunnel, Wan, WanRole};
 use super::general::DEVICE_NAME_BYTES_MAX;
 use super::{NAME_CHARS_MAX, has_wans, is_plain_name, narrow, same_family};
 
@@ -170,6 +170,16 @@ fn check_usable<'a>(context: &mut Context<'a>, file: &File<'a>, wans: &[Wan]) {
         && let Some(table) = file.wans.first()
     {
         context.fault(&table.placed(), "every WAN is off");
+        return;
+    }
+    for (way, word) in [(Direction::Up, "up"), (Direction::Down, "down")] {
+        let carries =
+            |wan: &Wan| wan.role != WanRole::Off && [Direction::Both, way].contains(&wan.direction);
+        if !wans.iter().any(carries)
+            && let Some(table) = file.wans.first()
+        {
+            context.fault(&table.placed(), format!("no WAN carries data {word}"));
+        }
     }
 }
 
@@ -205,9 +215,41 @@ fn wan<'a>(
         source,
         device: device.map(|found| found.value),
         role: context.named::<WanRole>(table, "role"),
+        direction: context.named::<Direction>(table, "direction"),
+        rtt_max: rtt_max(context, table),
+        loss_max: loss_max(context, table),
+        quota: quota(context, table),
         down: ceiling(context, table, "down_mbps"),
         up: ceiling(context, table, "up_mbps"),
     }
+}
+
+/// Round trip above which a WAN is parked; zero means none.
+fn rtt_max<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Option<Duration> {
+    let found = context.integer(table, "max_rtt_ms", 0..=60_000);
+    (found.value > 0).then(|| Duration::from_millis(narrow(&found)))
+}
+
+/// Loss ratio above which a WAN is parked; zero means none.
+fn loss_max<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Option<f64> {
+    let percent = context.number(table, "max_loss_percent", 0.0..=100.0).value;
+    (percent > 0.0).then_some(percent / 100.0)
+}
+
+/// What a WAN may carry in a month; zero means anything.
+fn quota<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Option<Quota> {
+    let gigabytes = context.number(table, "quota_gb", 0.0..=1_000_000.0).value;
+    let reset_day = context.integer(table, "quota_reset_day", 1..=28);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 10^15"
+    )]
+    let bytes = (gigabytes * 1e9) as u64;
+    (bytes > 0).then(|| Quota {
+        bytes,
+        reset_day: narrow(&reset_day),
+    })
 }
 
 /// A configured capacity; zero means none.

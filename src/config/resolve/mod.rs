@@ -3,6 +3,7 @@
 //! Every step returns something even from a faulty file (the default, or a stand-in), so that the next
 //! step finds its own faults. A `Config` leaves this module only when there are none.
 
+mod classes;
 mod general;
 mod links;
 mod peers;
@@ -29,10 +30,12 @@ pub(super) fn resolve<'a>(
     let server_ip = general::server_ip(context, file.table("general"));
     let links = links::links(context, file, &tunnel, server_ip);
     let performance = performance(context, file.table("performance"));
+    let classes = classes::classes(context, file, &links);
     let security = security(context, file.table("security"));
     let (peers, keys) = peers::peers_and_keys(context, file, &tunnel, &security, key_files);
     let routing = routing(context, file.table("routing"), links.wans.len());
     let control_socket = control_socket(context, file.table("status"));
+    let state_folder = state_folder(context, file.table("general"));
     let logging = logging(context, file.table("logging"));
     if !context.faults.is_empty() {
         return None;
@@ -44,11 +47,13 @@ pub(super) fn resolve<'a>(
         tunnel,
         links,
         performance,
+        classes,
         security,
         peers,
         keys,
         routing,
         control_socket,
+        state_folder,
         logging,
     })
 }
@@ -150,6 +155,17 @@ fn control_socket<'a>(context: &mut Context<'a>, table: &Table<'a>) -> PathBuf {
         context.fault(&found, "is not an absolute path");
     } else if found.value.len() > SOCKET_PATH_BYTES_MAX {
         context.fault(&found, format!("has {} bytes", found.value.len()));
+    }
+    path
+}
+
+fn state_folder<'a>(context: &mut Context<'a>, table: &Table<'a>) -> PathBuf {
+    let found = context
+        .value::<String>(table, "state_folder")
+        .expect("the key has a default");
+    let path = PathBuf::from(&found.value);
+    if !path.is_absolute() {
+        context.fault(&found, "is not an absolute path");
     }
     path
 }

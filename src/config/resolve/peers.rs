@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::base::Prefix;
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 
 use super::super::context::{Context, Placed};
 use super::super::error::FaultKind;
 use super::super::file::{File, Table};
 use super::super::keyfile::{KeyFileError, KeyFiles, digest};
-use super::super::prefix::Prefix;
 use super::super::values::{Keys, Peer, Role, Security, Tunnel};
 use super::{NAME_CHARS_MAX, beside, is_plain_name};
 

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use crate::base::Prefix;
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::endpoint::PeerId;
-use crate::endpoint::prefix::{PeerTable, Prefix};
+use crate::endpoint::peer_table::PeerTable;
 use crate::session::config::SessionConfig;
 
 /// One client that may connect.

@@ -4,7 +4,7 @@ use super::config::PeerConfig;
 use crate::base::{Instant, WanId};
 use crate::crypto::Cipher;
 use crate::endpoint::admission::PeerGate;
-use crate::session::config::{SessionConfig, WanConfig, WanRole};
+use crate::session::config::{SessionConfig, WanConfig};
 use crate::session::epochs::EpochKeys;
 use crate::session::{Session, SessionParameters};
 use crate::wire::handshake::WELCOME_BYTES;
@@ -111,13 +111,7 @@ pub(super) fn session_parameters(
     seed: u64,
 ) -> SessionParameters {
     let wans = (0..link_count)
-        .map(|number| WanConfig {
-            id: WanId(number),
-            name: format!("wan{number}"),
-            role: WanRole::Active,
-            rate_to_peer: None,
-            rate_to_us: None,
-        })
+        .map(|number| WanConfig::plain(WanId(number), format!("wan{number}")))
         .collect();
     SessionParameters {
         initiator: false,

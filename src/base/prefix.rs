@@ -1,4 +1,4 @@
-//! An IP prefix such as `10.99.0.0/24`: which inner addresses belong to a peer.
+//! An IP prefix such as `10.99.0.0/24`: which inner addresses belong to a peer, or to a class of traffic.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn containment_agrees_with_comparing_bit_by_bit() {
-        let mut rng = crate::base::Rng::new(7);
+        let mut rng = super::super::Rng::new(7);
         for _ in 0..2000 {
             let (a, b) = (
                 rng.next_u64(),
