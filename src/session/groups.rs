@@ -49,6 +49,10 @@ impl Session {
         let (group, index) = (open.id(), u8::try_from(open.count()).unwrap_or(u8::MAX));
         let Some(key) = self.add_source(group, index, planned, bytes) else {
             self.drops.count(DropReason::NoBuffer);
+            if index == 0 {
+                // Nothing will ever close a group without a source, and no later one would expire before it.
+                self.egress.store.close_group(group, 0);
+            }
             return;
         };
         self.egress.open[slot].push(key, bytes, now);
@@ -190,7 +194,11 @@ impl Session {
     }
 
     fn commit_resends_of(&mut self, route: usize, now: Instant) {
-        while let Some(&key) = self.egress.routes[route].resend.front() {
+        // What a full queue gives back is tried again in the next turn.
+        for _ in 0..self.egress.routes[route].resend.len() {
+            let Some(&key) = self.egress.routes[route].resend.front() else {
+                return;
+            };
             if self.egress.store.is_wanted(key)
                 && let Some((_, _, symbol)) = self.egress.store.get(key)
             {

@@ -88,7 +88,8 @@ impl Session {
             self.pick_two_on(route, 0, now)
         };
         let Some(first) = first else {
-            return; // they expire, or the next loss finds a link
+            self.await_link(group, need);
+            return;
         };
         let ratio = self.links[self.candidate(first).link.index()]
             .sender
@@ -118,6 +119,17 @@ impl Session {
                 self.send_again(turns[sent % 2], key, need.round, urgent_left, now);
                 sent += 1;
             }
+        }
+    }
+
+    /// No link can take what a group lacks: its lost sources wait for one.
+    fn await_link(&mut self, group: GroupId, need: &Need) {
+        for _ in 0..need.deficit {
+            let Some(key) = self.egress.store.lost_source(group) else {
+                return;
+            };
+            self.egress.store.on_committed(key, need.round);
+            self.requeue(key);
         }
     }
 

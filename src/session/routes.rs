@@ -101,6 +101,12 @@ impl Route {
         }
     }
 
+    /// What it knew of its former target is forgotten: a WAN that nothing is pinned to is in use by nobody.
+    fn turn_to(&mut self, target: Target) {
+        self.target = target;
+        (self.wan, self.best) = (None, None);
+    }
+
     /// Whether frames wait for room on a link.
     pub(super) fn has_frames(&self) -> bool {
         self.cutting.is_some() || self.waiting.is_some() || !self.queue.is_empty()
@@ -147,7 +153,7 @@ pub(super) fn treatments(classes: &[ClassConfig], routes: &mut Vec<Route>) -> Ve
             route.target != Target::All && !route.has_work() && !targets.contains(&route.target)
         };
         if let Some(route) = routes.iter_mut().find(unused) {
-            route.target = target.clone();
+            route.turn_to(target.clone());
         } else if routes.len() < ROUTES_MAX {
             routes.push(Route::of_class(target.clone()));
         }

@@ -74,6 +74,8 @@ impl Session {
         let wanted = self.datagram_bytes_of_links(now);
         if wanted < self.size.datagram_bytes {
             self.set_size(wanted);
+            // What the groups still send must not go to the link that was just left.
+            self.refresh_candidates(now);
             for slot in 0..self.egress.open.len() {
                 if !self.egress.open[slot].is_empty() {
                     self.close_group(slot, now);

@@ -10,7 +10,12 @@
 //! Invariants: a key with a matching generation has a slot; `GroupRecord::first` starts a list of all symbols of
 //! the group; `lost` counts symbols of which every copy that left was lost and none was committed since.
 
+mod record;
+
 use std::time::Duration;
+
+use record::GroupRecord;
+pub use record::Need;
 
 use crate::base::{GroupId, Instant, Pool, Slot};
 use crate::wire::message::SymbolHeader;
@@ -64,88 +69,7 @@ struct Entry {
     next: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct GroupRecord {
-    id: GroupId,
-    live: bool,
-    closed: bool,
-    /// Which links its symbols may use.
-    route: u8,
-    first: u32,
-    source_count: u8,
-    /// Repair symbols so far: the index of the next one.
-    repair_count: u8,
-    /// Repair symbols that an open group will get.
-    planned: u8,
-    /// Repair symbols the group's code can have.
-    code_rows: u8,
-    /// Distinct symbols acknowledged.
-    acked: u8,
-    acked_sources: u8,
-    /// Distinct symbols lost and not committed again.
-    lost: u8,
-    /// Sources whose content goes by other symbols.
-    withdrawn: u8,
-    /// Most rounds of repair that any lost symbol of the group was sent in.
-    rounds: u8,
-    /// Named in the caller's list of late groups.
-    late: bool,
-    opened_at: Instant,
-}
-
-impl GroupRecord {
-    const fn new(id: GroupId, live: bool, planned: u8, opened_at: Instant) -> Self {
-        Self {
-            id,
-            live,
-            closed: false,
-            route: 0,
-            first: NONE,
-            source_count: 0,
-            repair_count: 0,
-            planned,
-            code_rows: 0,
-            acked: 0,
-            acked_sources: 0,
-            lost: 0,
-            withdrawn: 0,
-            rounds: 0,
-            late: false,
-            opened_at,
-        }
-    }
-
-    /// Symbols that the group lacks even if all that is under way arrives.
-    fn deficit(&self) -> u8 {
-        let repair = if self.closed {
-            self.repair_count
-        } else {
-            self.repair_count.max(self.planned)
-        };
-        // What was withdrawn is missing there as well: repair symbols recover it or another one, not both.
-        self.lost
-            .saturating_add(self.withdrawn)
-            .saturating_sub(repair)
-            .min(self.lost)
-    }
-}
-
-/// What a late group needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
-    /// Symbols it lacks.
-    pub deficit: u8,
-    /// Which attempt to mend it this is, from 1.
-    pub round: u8,
-    /// When its first source came.
-    pub opened_at: Instant,
-    /// Its sources, when it is closed and the receiver keeps them, so that repair symbols are of use to it.
-    pub source_count: Option<u8>,
-    /// Repair symbols it has, and most it can have.
-    pub rows: (u8, u8),
-}
-
-/// The store. `S` symbols of bounded size, `GROUPS` groups.
+/// The store: symbols of bounded size, `GROUPS` groups.
 #[derive(Debug)]
 pub struct SymbolStore {
     pool: Pool,
@@ -155,6 +79,8 @@ pub struct SymbolStore {
     oldest: GroupId,
     /// The group after the newest.
     next: GroupId,
+    /// Sources of groups that had to make room for a newer one, as far as nobody was told.
+    displaced: u64,
 }
 
 impl SymbolStore {
@@ -167,6 +93,7 @@ impl SymbolStore {
             groups: vec![empty; GROUPS],
             oldest: GroupId(0),
             next: GroupId(0),
+            displaced: 0,
         }
     }
 
@@ -175,8 +102,10 @@ impl SymbolStore {
     pub fn open_group(&mut self, planned: u8, now: Instant) -> GroupId {
         let id = self.next;
         self.next = id.plus(1);
-        if self.groups[record_index(id)].live {
-            self.release_group(self.groups[record_index(id)].id);
+        let before = self.groups[record_index(id)];
+        if before.live {
+            self.displaced += before.open_sources();
+            self.release_group(before.id);
         }
         self.groups[record_index(id)] = GroupRecord::new(id, true, planned, now);
         id
@@ -397,17 +326,17 @@ impl SymbolStore {
         longest
     }
 
-    /// Gives up groups opened before `now - age_max`; returns how many sources were not acknowledged.
+    /// Gives up groups opened before `now - age_max`; returns how many sources were not acknowledged, those of groups
+    /// that were given up for a newer one included.
     pub fn expire(&mut self, now: Instant, age_max: Duration) -> u64 {
-        let mut unacknowledged = 0;
+        let mut unacknowledged = std::mem::take(&mut self.displaced);
         while self.oldest != self.next {
             let record = self.groups[record_index(self.oldest)];
             if record.live && record.id == self.oldest {
                 if now.since(record.opened_at) < age_max || !record.closed {
                     break;
                 }
-                let done = record.acked_sources + record.withdrawn;
-                unacknowledged += u64::from(record.source_count.saturating_sub(done));
+                unacknowledged += record.open_sources();
                 self.release_group(self.oldest);
             }
             self.oldest = self.oldest.plus(1);
