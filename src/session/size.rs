@@ -145,12 +145,16 @@ impl Session {
         let route = self.egress.store.route_of(key);
         let bytes = body.len();
         self.recovered_body[..bytes].copy_from_slice(body);
-        self.egress.store.withdraw(key);
+        let late = self.egress.store.withdraw(key);
         let body = std::mem::take(&mut self.recovered_body);
         for piece in pieces(&body[..bytes]).flatten() {
             self.cut_piece(route, &piece, now);
         }
         self.recovered_body = body;
+        if let Some(late) = late {
+            self.egress.late.push(late);
+            self.mend_groups(None, now);
+        }
     }
 
     /// Commits a piece of an old body in bodies of the size in use.

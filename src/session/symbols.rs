@@ -254,21 +254,20 @@ impl SymbolStore {
         self.note_late(group)
     }
 
-    /// A source's content goes by other symbols: it is not sent again, and its group is done without it.
-    pub fn withdraw(&mut self, key: SymbolKey) {
-        let Some(entry) = self.live_mut(key) else {
-            return;
-        };
+    /// A source's content goes by other symbols: it is not sent again, and its group is done without it. The group when
+    /// that makes it late, like [`SymbolStore::on_lost`]: its repair symbols may be too few for the others then.
+    pub fn withdraw(&mut self, key: SymbolKey) -> Option<GroupId> {
+        let entry = self.live_mut(key)?;
         if std::mem::replace(&mut entry.acked, true) {
-            return;
+            return None;
         }
         let was_lost = std::mem::take(&mut entry.lost);
         let group = entry.header.group;
-        if let Some(record) = self.record_mut(group) {
-            record.withdrawn += 1;
-            record.lost -= u8::from(was_lost);
-        }
+        let record = self.record_mut(group)?;
+        record.withdrawn += 1;
+        record.lost -= u8::from(was_lost);
         self.release_if_resolved(group);
+        self.note_late(group)
     }
 
     /// A copy is not under way any more and will be committed again.

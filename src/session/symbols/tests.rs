@@ -161,7 +161,7 @@ fn a_withdrawn_source_is_done_with_but_repair_symbols_do_not_cover_two() {
     let [a, b, c] = [0, 1, 2].map(|index| source(&mut store, group, index));
     let _ = repair(&mut store, group, 0);
     store.close_group(group, 1);
-    store.withdraw(a);
+    assert_eq!(store.withdraw(a), None, "the repair symbol is for b or c");
     assert!(!store.is_wanted(a));
     assert_eq!(store.on_lost(b), Some(group));
     assert_eq!(store.need(group).unwrap().deficit, 1);
@@ -171,4 +171,31 @@ fn a_withdrawn_source_is_done_with_but_repair_symbols_do_not_cover_two() {
     assert!(store.is_wanted(c));
     store.on_acked(c);
     assert_eq!(store.usage().0, 0);
+}
+
+#[test]
+fn a_lost_source_whose_repair_symbol_was_enough_makes_its_group_late_when_another_is_withdrawn() {
+    let mut store = SymbolStore::new(16, 8);
+    let group = store.open_group(1, Instant::ZERO);
+    let [lost, cut] = [0, 1].map(|index| source(&mut store, group, index));
+    let _ = repair(&mut store, group, 0);
+    store.close_group(group, 1);
+    assert_eq!(store.on_lost(lost), None, "the repair symbol is under way");
+    assert_eq!(store.withdraw(cut), Some(group));
+    assert_eq!(store.need(group).unwrap().deficit, 1);
+    assert_eq!(store.lost_source(group), Some(lost));
+}
+
+#[test]
+fn sources_of_a_group_that_makes_room_are_counted_as_given_up() {
+    let mut store = SymbolStore::new(16, 8);
+    let group = store.open_group(0, Instant::ZERO);
+    let _ = source(&mut store, group, 0);
+    store.close_group(group, 0);
+    for _ in 1..=GROUPS {
+        let other = store.open_group(0, Instant::ZERO);
+        store.close_group(other, 0);
+    }
+    assert_eq!(store.usage().0, 0);
+    assert_eq!(store.expire(Instant::ZERO, Duration::from_secs(1)), 1);
 }
