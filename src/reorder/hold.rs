@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hold = spread + guard                              links only differ in delay
-//!      + max(FEC fill time, round) + round           a repair of the hole may be under way, and be lost itself
+//!      + max(FEC fill time, round) + 2 rounds        a repair of the hole may be under way, and be lost itself, twice
 //!      or 180 ms                                     while a link that carried traffic is silent
 //! round = RTT + report interval + 5 ms
 //! ```
@@ -45,9 +45,10 @@ pub fn hold_time(inputs: &HoldInputs) -> Duration {
         .retransmit
         .map(|r| r.rtt_min + r.report_interval + RETRANSMIT_GUARD);
     // Repair symbols and the first round start at the same moment, and the slower one must still come in time when the
-    // other one fails. A second round is rare, and to wait for it is cheaper than what the inner TCP does about a loss.
-    let repair =
-        inputs.fill_time_max.max(retransmit).unwrap_or_default() + retransmit.unwrap_or_default();
+    // other one fails. Further rounds are rare but for bursts, and to wait for them is cheaper than what the inner TCP
+    // does about a loss.
+    let repair = inputs.fill_time_max.max(retransmit).unwrap_or_default()
+        + retransmit.unwrap_or_default() * 2;
     (inputs.delay_spread + HOLD_MIN + repair).clamp(HOLD_MIN, HOLD_MAX)
 }
 
@@ -88,7 +89,7 @@ mod tests {
             rtt_min: ms(20),
             report_interval: ms(5),
         });
-        assert_eq!(hold_time(&inputs), ms(87));
+        assert_eq!(hold_time(&inputs), ms(117));
     }
 
     #[test]
