@@ -93,7 +93,7 @@ impl<T> Buffer<T> {
         since: Instant,
         now: Instant,
     ) -> Result<(), (DropReason, T)> {
-        if let Err(reason) = self.make_place(lane, seq) {
+        if let Err(reason) = self.make_place(lane, seq, ready) {
             return Err((reason, item));
         }
         if ready && lane != Lane::UNORDERED && seq == self.lanes[lane.index()].next {
@@ -283,7 +283,7 @@ impl<T> Buffer<T> {
     }
 
     /// Checks that a new item has a place, after moving the lane forward as far as the item needs.
-    fn make_place(&mut self, lane: Lane, seq: u32) -> Result<(), DropReason> {
+    fn make_place(&mut self, lane: Lane, seq: u32, ready: bool) -> Result<(), DropReason> {
         if lane.index() >= LANES {
             self.counters.refused += 1;
             return Err(DropReason::BadFrame);
@@ -307,6 +307,8 @@ impl<T> Buffer<T> {
             self.counters.duplicates += 1;
             return Err(DropReason::DuplicateFrame);
         }
+        let overtaken = lane == Lane::UNORDERED && (ahead < 0 || !ready);
+        self.counters.overtaken += u64::from(overtaken);
         Ok(())
     }
 
@@ -326,7 +328,7 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// Counts the sequences in front of `target` as lost, with nothing held ahead.
+    /// Counts the sequences before `target` as lost, with nothing held ahead.
     fn skip_to(&mut self, lane: Lane, target: u32) {
         let state = &self.lanes[lane.index()];
         debug_assert!(state.ahead.is_empty(), "held items are not skipped");

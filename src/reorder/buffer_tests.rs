@@ -145,6 +145,7 @@ fn the_unordered_lane_waits_for_nothing_but_knows_its_duplicates() {
     assert_eq!(drained(&mut b, ms(2)), [(9, true, false)]);
     assert_eq!(drained(&mut b, ms(21)), [(8, false, false)]);
     assert_eq!(b.counters().holes_skipped, 0);
+    assert_eq!(b.counters().overtaken, 5, "all but the first one");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Counters {
     pub holes_skipped: u64,
     /// Items that came after their place had been skipped.
     pub late: u64,
+    /// Items of the lane without an order that newer ones of it have overtaken or still may.
+    pub overtaken: u64,
     /// Items that were there already, or too old to tell.
     pub duplicates: u64,
     /// Items refused for lack of room.
