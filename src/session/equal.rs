@@ -3,12 +3,12 @@
 //! A sender like BBR keeps twice the path's product of rate and *least* round trip in flight. Without load a frame goes
 //! over the quickest link alone; under load it waits for room there for as long as the slower links are slower, or the
 //! flow would never use them. Where that makes the round trip too many times the least one, such a flow never fills the
-//! slow links. So a part of the wait is made to be there always, as much as brings the ratio down to 1.3. At full load
+//! slow links. So a part of the wait is made to be there always, as much as brings the ratio down to 1.25. At full load
 //! nothing changes, because the frames wait anyway.
 //!
 //! ```text
 //! symbol of an equalised lane, committed to link i at t:  leaves at t + min(level - D_i, B_i - 2 ms)
-//! level  = (rtt + D_slow) / 1.3 - rtt, smoothed          rtt: of the quickest link
+//! level  = (rtt + D_slow) / 1.25 - rtt, smoothed          rtt: of the quickest link
 //! D_slow = D of the slowest link that the load has needed lately                (on: of all)
 //! lane   : equalised after 2 s above 5 Mbit/s, until 4 s below                   (on: every ordered lane)
 //! at most: round trip with the level <= 1.8 rtt; from there 1.8 times more every 11 s           (on: no bound)
@@ -49,10 +49,11 @@ const LEVEL_PAUSE: Duration = Duration::from_millis(500);
 const NEED_BUCKET: Duration = Duration::from_secs(12);
 /// Part of the quicker links' rate from which on the next slower one is needed.
 const FULL: f64 = 0.85;
-/// Round trip at full load over the one that an equalised flow sees without load. BBR's window is twice its least round
-/// trip and needs some of that for acknowledgements in lumps: with 1.6 it did not fill 100 + 50 Mbit/s, and with 1 it
-/// filled queues (links of 100/50/20 Mbit/s: 76 ms round trip instead of 65, and 2.6 % sent again instead of 0.8 %).
-const RATIO: f64 = 1.3;
+/// Round trip at full load over the one that an equalised flow sees without load. A BBR flow probes for more with 1.25
+/// times its rate for one least round trip: what waits then on the quick links must reach up to the slow ones. Measured over
+/// 100 + 50 Mbit/s at 5 and 30 ms: with 1.6 or 1.4 it did not fill them, with 1.3 it did. With 1 it filled queues (links of
+/// 100/50/20 Mbit/s: a round trip of 76 ms instead of 63, and 2.6 % sent again instead of 0.8 %).
+const RATIO: f64 = 1.25;
 /// Growth of the round trip that a window of twice its least product survives, with room for what is in the way of an
 /// acknowledgement, and after how long it is the least one: ten seconds and a probe.
 const GROWTH: f64 = 1.8;
@@ -266,11 +267,11 @@ mod tests {
     fn bulk_is_delayed_after_two_seconds_and_more_after_a_probe_for_the_round_trip() {
         let mut now = Instant::ZERO;
         let mut equaliser = Equaliser::new(now);
-        assert_eq!(run(&mut equaliser, &mut now, 2, 90, 90), 0, "short");
-        assert_eq!(run(&mut equaliser, &mut now, 1, 90, 90), 16, "0.8 of 20 ms");
+        assert_eq!(run(&mut equaliser, &mut now, 1, 90, 90), 0, "short");
+        assert_eq!(run(&mut equaliser, &mut now, 2, 90, 90), 16, "0.8 of 20 ms");
         assert_eq!(run(&mut equaliser, &mut now, 8, 90, 90), 16);
-        // (20 + 60) / 1.3 - 20 = 41.5, which the second step allows.
-        assert!((40..=42).contains(&run(&mut equaliser, &mut now, 4, 90, 90)));
+        // (20 + 60) / 1.25 - 20 = 44, which the second step allows (44.8).
+        assert!((42..=44).contains(&run(&mut equaliser, &mut now, 4, 90, 90)));
     }
 
     #[test]
@@ -303,6 +304,6 @@ mod tests {
             let now = Instant::from_millis(at * 20);
             equaliser.refresh(&mut links, RTT, Rate::ZERO, true, now);
         }
-        assert!(equaliser.level > ms(40) && equaliser.level < ms(42));
+        assert!(equaliser.level > ms(42) && equaliser.level <= ms(44));
     }
 }
