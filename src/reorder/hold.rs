@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! hold = spread + guard                              links only differ in delay
-//!      + max(FEC fill time, round) + round           a repair of the hole may be under way, and be lost itself
-//!      or silent-link timeout + fastest delay + 10 ms     when a link went silent with frames in flight
+//!      + max(FEC fill time, round) + 2 rounds        a repair of the hole may be under way, and be lost itself, twice
+//!      or 180 ms                                     while a link that carried traffic is silent
 //! round = RTT + report interval + 5 ms
 //! ```
 //!
@@ -22,8 +22,9 @@ pub struct HoldInputs {
     /// Smallest RTT of any live link and the peer's wait for our report; `None` when lost symbols are not sent
     /// again.
     pub retransmit: Option<Retransmit>,
-    /// Set while a link that carried traffic is silent: the hole may sit on it, and re-injection takes time.
-    pub silent_link: Option<SilentLink>,
+    /// A link that carried traffic is silent: the hole may sit on it. The peer has to suspect it first and then send a
+    /// whole window again over what is left, and nobody here knows how long that takes.
+    pub silent_link: bool,
 }
 
 /// The way of a retransmission.
@@ -35,31 +36,20 @@ pub struct Retransmit {
     pub report_interval: Duration,
 }
 
-/// The way of a re-injection.
-#[derive(Clone, Copy, Debug)]
-pub struct SilentLink {
-    /// After how long the peer suspects the link.
-    pub suspect_after: Duration,
-    /// One-way delay of the fastest live link.
-    pub delay_fast: Duration,
-}
-
-/// The hold time for the reorder buffer, in [[`HOLD_MIN`], [`HOLD_MAX`]].
+/// The hold time for the reorder buffer, in [[`HOLD_MIN`], [`HOLD_MAX`]], or [`HOLD_SILENT`].
 pub fn hold_time(inputs: &HoldInputs) -> Duration {
+    if inputs.silent_link {
+        return HOLD_SILENT;
+    }
     let retransmit = inputs
         .retransmit
         .map(|r| r.rtt_min + r.report_interval + RETRANSMIT_GUARD);
     // Repair symbols and the first round start at the same moment, and the slower one must still come in time when the
-    // other one fails. A second round is rare, and to wait for it is cheaper than what the inner TCP does about a loss.
-    let repair =
-        inputs.fill_time_max.max(retransmit).unwrap_or_default() + retransmit.unwrap_or_default();
-    let usual = inputs.delay_spread + HOLD_MIN + repair;
-    let silent = inputs
-        .silent_link
-        .map(|s| s.suspect_after + s.delay_fast + REINJECT_GUARD);
-    usual
-        .max(silent.unwrap_or_default())
-        .clamp(HOLD_MIN, HOLD_MAX)
+    // other one fails. Further rounds are rare but for bursts, and to wait for them is cheaper than what the inner TCP
+    // does about a loss.
+    let repair = inputs.fill_time_max.max(retransmit).unwrap_or_default()
+        + retransmit.unwrap_or_default() * 2;
+    (inputs.delay_spread + HOLD_MIN + repair).clamp(HOLD_MIN, HOLD_MAX)
 }
 
 /// Guard above the measured spread, and so the shortest hold: percentiles are up to 100 ms old.
@@ -67,10 +57,11 @@ pub const HOLD_MIN: Duration = Duration::from_millis(5);
 /// Longest hold: stays below the 200 ms floor of Linux' retransmission timeout, so that a hole never becomes one.
 pub const HOLD_MAX: Duration = Duration::from_millis(150);
 
+/// Hold while a link is silent: Linux' retransmission timeout is this floor of 200 ms and the smooth RTT.
+pub const HOLD_SILENT: Duration = Duration::from_millis(180);
+
 /// Scheduling at both ends and the pacing of the repeated symbol.
 const RETRANSMIT_GUARD: Duration = Duration::from_millis(5);
-/// The same for a burst of re-injected symbols, which is paced at a part of the survivors' rate.
-const REINJECT_GUARD: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -98,23 +89,17 @@ mod tests {
             rtt_min: ms(20),
             report_interval: ms(5),
         });
-        assert_eq!(hold_time(&inputs), ms(87));
+        assert_eq!(hold_time(&inputs), ms(117));
     }
 
     #[test]
-    fn a_silent_link_leaves_time_for_reinjection_but_never_past_the_cap() {
-        let silent = SilentLink {
-            suspect_after: ms(60),
-            delay_fast: ms(15),
-        };
+    fn a_silent_link_is_waited_for_as_long_as_an_inner_tcp_allows() {
         let mut inputs = HoldInputs {
-            silent_link: Some(silent),
+            delay_spread: Duration::from_secs(3),
             ..HoldInputs::default()
         };
-        assert_eq!(hold_time(&inputs), ms(85));
-        inputs.delay_spread = ms(100);
-        assert_eq!(hold_time(&inputs), ms(105));
-        inputs.delay_spread = Duration::from_secs(3);
         assert_eq!(hold_time(&inputs), HOLD_MAX);
+        inputs.silent_link = true;
+        assert_eq!(hold_time(&inputs), HOLD_SILENT);
     }
 }

@@ -7,7 +7,7 @@ use super::link::Link;
 use crate::base::Instant;
 use crate::link::State;
 use crate::link::owd::base_difference;
-use crate::reorder::hold::{HoldInputs, Retransmit, SilentLink};
+use crate::reorder::hold::{HoldInputs, Retransmit};
 
 /// Groups that are not acknowledged are given up after this and twice the longest round trip.
 const EXPIRY_BASE: Duration = Duration::from_millis(300);
@@ -176,10 +176,7 @@ impl Session {
                 rtt_min,
                 report_interval: self.reports.interval,
             }),
-            silent_link: silent.then_some(SilentLink {
-                suspect_after: rtt_min + SILENCE * 2,
-                delay_fast: rtt_min,
-            }),
+            silent_link: silent,
         }
     }
 

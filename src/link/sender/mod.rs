@@ -16,6 +16,7 @@
 
 mod parts;
 mod size;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -268,6 +269,7 @@ impl<T: Copy> Sender<T> {
         on: &mut impl FnMut(Outcome<T>),
     ) {
         self.resolve(now, on);
+        self.give_up_tail(now, on);
         self.rtt_history.refresh(now);
         self.ack_history.refresh(now);
         self.delay_history.refresh(now);
@@ -286,6 +288,7 @@ impl<T: Copy> Sender<T> {
             .min(self.liveness.poll_timeout(&silence))
             .min(self.heartbeat_at(now))
             .min(self.search.poll_timeout())
+            .min(self.tail_at())
     }
 
     /// Hands out what is in flight, oldest first, to be sent on other links. No outcome follows for it; the

@@ -244,3 +244,29 @@ fn under_random_loss_and_lost_reports_every_item_has_one_outcome() {
     assert!((link.loss().ratio - 0.05).abs() < 0.02);
     assert_eq!(link.in_flight() % 1_000, 0);
 }
+
+#[test]
+fn the_end_of_a_burst_is_given_up_when_it_is_overdue_and_a_window_is_not() {
+    for (count, expected) in [(3, vec![2, 3, 4]), (40, Vec::new())] {
+        let mut link = sender();
+        send(&mut link, 0..2, at(0));
+        let mut ignore = |_| ();
+        link.on_report(&report(&[0, 1]), at(20), &mut ignore);
+        assert_eq!(link.state(), State::Up);
+        send(&mut link, 2..2 + count, at(30));
+        let mut lost = Vec::new();
+        let mut on = |outcome| match outcome {
+            Outcome::Lost { item, .. } => lost.push(item),
+            Outcome::Acked { item, .. } => panic!("{item}"),
+        };
+        let due = at(30) + link.suspect_timeout();
+        link.handle_timeout(due - Duration::from_millis(1), Instant::ZERO, &mut on);
+        if count == 3 {
+            assert!(link.poll_timeout(at(31), Instant::ZERO) <= due);
+        }
+        link.handle_timeout(due, Instant::ZERO, &mut on);
+        link.handle_timeout(due, Instant::ZERO, &mut on);
+        assert_eq!(lost, expected);
+        assert_eq!(link.in_flight(), if count == 3 { 0 } else { 4_000 });
+    }
+}
