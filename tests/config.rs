@@ -282,6 +282,7 @@ fn two_values(key: &str) -> (String, String) {
         "classes.policy" => words("duplicate", "best"),
         "classes.wan" => words("wan0", "wan1"),
         "classes.fallback" => pair("true", "false"),
+        "performance.equalise" => words("auto", "on"),
         "performance.reorder_max_ms" => pair("\"auto\"", "30"),
         "performance.backend" => words("auto", "epoll"),
         "performance.threads" => pair("\"auto\"", "1"),

@@ -77,6 +77,18 @@ named_enum! {
 }
 
 named_enum! {
+    /// Whether a flow over links of several delays sees one delay.
+    Equalise {
+        /// Flows that are bulk, up to the slowest link that the load needs.
+        Auto = "auto",
+        /// All TCP from the first packet, up to the slowest link.
+        On = "on",
+        /// None.
+        Off = "off",
+    }
+}
+
+named_enum! {
     /// How much repair a group gets.
     FecMode {
         /// As much as measured loss asks for, at most the configured count.
@@ -363,6 +375,8 @@ pub struct Performance {
     pub loss_weight: f64,
     /// Which link takes the next run.
     pub mode: Mode,
+    /// Which flows see one delay over links of several.
+    pub equalise: Equalise,
     /// Longest wait for a hole; `None` = follows the links' delays.
     pub reorder_max: Option<Duration>,
     /// How the kernel is talked to.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::base::{Prefix, WanId};
 use crate::config::{
-    self, CipherChoice, Class, ClassPolicy, Config, FecMode, Mode, MssClamp, Peer, Wan, WanRole,
+    self, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Mode, MssClamp, Peer, Wan,
+    WanRole,
 };
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
@@ -12,8 +13,8 @@ use crate::driver::RunError;
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
 use crate::session::config::{
-    ClassConfig, Direction, Mode as Striping, MssMax, Policy, SessionConfig, WanConfig, WanLimits,
-    WanRole as SessionRole,
+    ClassConfig, Direction, Equalise as Equal, Mode as Striping, MssMax, Policy, SessionConfig,
+    WanConfig, WanLimits, WanRole as SessionRole,
 };
 use crate::sys::Clock;
 
@@ -54,6 +55,11 @@ pub fn session(config: &Config) -> SessionConfig {
         loss_weight: performance.loss_weight,
         heartbeat: performance.heartbeat_interval,
         reorder_max: performance.reorder_max,
+        equalise: match performance.equalise {
+            Equalise::Auto => Equal::Auto,
+            Equalise::On => Equal::On,
+            Equalise::Off => Equal::Off,
+        },
         mss_max: match config.tunnel.mss_clamp {
             MssClamp::Off => None,
             MssClamp::Auto => Some(MssMax::of_mtu(config.tunnel.mtu)),

@@ -44,6 +44,18 @@ impl Mode {
     }
 }
 
+/// Whether quick links wait for slow ones, so that a flow over both sees one delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Equalise {
+    /// For flows that have been bulk for some seconds, up to the slowest link that the load needs.
+    #[default]
+    Auto,
+    /// For all TCP, from the first packet, up to the slowest link.
+    On,
+    /// Never.
+    Off,
+}
+
 /// Above which figures a link of a WAN carries no ordinary data while there are better ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WanLimits {
@@ -134,6 +146,8 @@ pub struct SessionConfig {
     pub heartbeat: Duration,
     /// Longest wait for a hole; `None` follows the measured delays.
     pub reorder_max: Option<Duration>,
+    /// Equal delays in our sending direction.
+    pub equalise: Equalise,
     /// Classes of our sending direction; the first rule that matches a packet decides, without one it is striped.
     pub classes: Vec<ClassConfig>,
     /// Greatest segment size that TCP may announce in frames from our TUN; `None` leaves it alone.

@@ -11,9 +11,11 @@
 //! that CoDel watches. A frame larger than one body is cut over several turns of the loop (`cutting`), each
 //! symbol choosing its link by itself.
 
+use std::time::Duration;
+
 use super::Session;
 use super::groups::GroupShape;
-use super::routes::{Route, Treatment};
+use super::routes::{Route, Scope, Treatment};
 use super::symbols::{GROUPS, SymbolKey, SymbolStore};
 use crate::base::id::{LANES, LINKS_MAX};
 use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane, Rate};
@@ -99,6 +101,8 @@ pub struct Egress {
     /// Which packets take which route.
     pub(super) treatments: Vec<Treatment>,
     lane_next: [u32; LANES],
+    /// Relative delay that the symbols get which are committed at this moment.
+    pub(super) level: Duration,
     pub(super) store: SymbolStore,
     /// Open groups: [`GROUP_CLASSES`] of each route.
     pub(super) open: Vec<OpenGroup<SymbolKey>>,
@@ -151,6 +155,7 @@ impl Egress {
             next_route: 0,
             treatments: Vec::new(),
             lane_next: [0; LANES],
+            level: Duration::ZERO,
             store: SymbolStore::new(symbol_bytes, SYMBOLS),
             open: (0..GROUP_CLASSES).map(|_| OpenGroup::new()).collect(),
             planned: vec![0; GROUP_CLASSES],
@@ -189,7 +194,7 @@ impl Egress {
     }
 
     /// Sets CoDel's target of all queues.
-    pub(super) fn set_queue_target(&mut self, target: std::time::Duration) {
+    pub(super) fn set_queue_target(&mut self, target: Duration) {
         for route in &mut self.routes {
             route.queue.set_target(target);
         }
@@ -284,7 +289,8 @@ impl Session {
         }
         loop {
             let item = self.egress.routes[route].queue.dequeue(now)?;
-            let (hash, sparse) = (item.hash, item.rate < SPARSE_RATE);
+            let hash = item.hash;
+            let sparse = item.rate < SPARSE_RATE && !self.equalises_all(&item.item);
             if item.verdict == Verdict::Pass || self.in_startup() {
                 return Some(Taken {
                     frame: item.item,
@@ -362,6 +368,9 @@ impl Session {
         };
         // Only from here on: the receiver waits for every number that was taken.
         let seq = self.next_lane_seq(lane);
+        if !sparse {
+            self.note_bulk(lane, frame.len());
+        }
         if whole > self.size.body_bytes {
             let rest = fragments(frame.len(), self.size.body_bytes);
             self.egress.routes[route].cutting = Some(Cutting {
@@ -385,7 +394,7 @@ impl Session {
             self.bundle(route, &mut writer, now);
         }
         let bytes = writer.take();
-        self.commit_body(route, bytes, sparse, now);
+        self.commit_equalised(route, lane, bytes, sparse, now);
     }
 
     /// Fills a body with further frames of its route that wait anyway.
@@ -405,6 +414,7 @@ impl Session {
             }
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
+            self.note_bulk(lane, frame.len());
             let _ = writer.push(
                 &mut self.egress.body[..self.size.body_bytes],
                 lane,
@@ -433,7 +443,24 @@ impl Session {
         };
         let frame = self.egress.frames.bytes(&cutting.frame);
         let bytes = cut.emit(&mut self.egress.body, cutting.lane, cutting.seq, frame);
+        let lane = cutting.lane;
         self.egress.routes[route].cutting = Some(cutting);
-        self.commit_body(route, bytes, false, now);
+        self.commit_equalised(route, lane, bytes, false, now);
+    }
+
+    /// Commits a body of a lane with the delay that the lane gets. Routes that are bound to links have none to wait for.
+    fn commit_equalised(
+        &mut self,
+        route: usize,
+        lane: Lane,
+        bytes: usize,
+        sparse: bool,
+        now: Instant,
+    ) {
+        if !sparse && self.scope(route) == Scope::All {
+            self.egress.level = self.level_of(lane, now);
+        }
+        self.commit_body(route, bytes, sparse, now);
+        self.egress.level = Duration::ZERO;
     }
 }

@@ -153,10 +153,12 @@ impl Session {
         };
         let datagram_bytes = overhead::datagram_bytes(symbol.len());
         let link = self.candidate(at).link;
+        let not_before = self.not_before(at, self.egress.level, now);
         if !self.links[link.index()].push(
             Queued {
                 key,
                 datagram_bytes,
+                not_before,
             },
             urgent,
         ) {

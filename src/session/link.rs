@@ -12,6 +12,9 @@ use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig, State};
 /// Symbols that may wait on one link. The scheduler commits milliseconds; this is 50 ms at 1 Gbit/s.
 pub const QUEUE_MAX: usize = 4096;
 
+/// A symbol that waits this much longer than it must shows that its WAN limits us: two quanta of the pacer.
+const OVERDUE: Duration = Duration::from_millis(1);
+
 /// Time between two LINK_OPENs that were not answered.
 const OPEN_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -42,6 +45,8 @@ pub struct Queued {
     pub key: SymbolKey,
     /// Bytes of its datagram.
     pub datagram_bytes: u32,
+    /// It does not leave the queue before; [`Instant::ZERO`] when it may at once.
+    pub not_before: Instant,
 }
 
 /// One link.
@@ -166,6 +171,22 @@ impl Link {
             Opening::Asking(at) => at,
             Opening::Waiting | Opening::Open => self.announce_at,
         }
+    }
+
+    /// When the queue's first symbol may leave; `None` without one.
+    pub fn first_not_before(&self) -> Option<Instant> {
+        self.queue.front().map(|queued| queued.not_before)
+    }
+
+    /// Whether the queue's first symbol may leave.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.first_not_before().is_some_and(|at| at <= now)
+    }
+
+    /// Whether the pacer keeps the queue's first symbol, and not the time at which it may leave.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.first_not_before()
+            .is_some_and(|at| at + OVERDUE <= now)
     }
 
     /// Commits a symbol; `false` when the queue is full.

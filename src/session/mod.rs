@@ -14,6 +14,7 @@
 pub mod config;
 pub mod egress;
 pub mod epochs;
+mod equal;
 mod groups;
 pub mod ingress;
 pub mod limits;
@@ -124,6 +125,7 @@ pub struct Session {
     ingress: Ingress,
     reports: Reports,
     load: Load,
+    equaliser: equal::Equaliser,
     candidates: Vec<Candidate>,
     /// Links that ordinary packets do not use now: first `held_back` that latency mode does not need, then those that
     /// only pinned classes use.
@@ -203,6 +205,7 @@ impl Session {
             ingress: Ingress::new(body_bytes_max, now),
             reports: Reports::new(now),
             load: Load::new(now),
+            equaliser: equal::Equaliser::new(now),
             candidates: Vec::with_capacity(LINKS_MAX),
             apart: Vec::with_capacity(LINKS_MAX),
             held_back: 0,

@@ -153,6 +153,7 @@ mod tests {
             loss_weight: 0.3,
             heartbeat: BASE,
             reorder_max: None,
+            equalise: crate::session::config::Equalise::Auto,
             mss_max: None,
             classes: Vec::new(),
         };

@@ -131,6 +131,7 @@ impl Session {
         }
         self.refresh_apart(now);
         self.remember_best();
+        self.refresh_equaliser(now);
     }
 
     /// Least round trip of the links that are up.
@@ -263,7 +264,7 @@ impl Session {
     /// all are: what is committed to it waits, while the frames behind find room elsewhere.
     pub(super) fn set_backlogged(&mut self, now: Instant) {
         for number in 0..self.wans.len() {
-            let waits = |link: &Link| link.wan.index() == number && !link.queue.is_empty();
+            let waits = |link: &Link| link.wan.index() == number && link.is_overdue(now);
             let backlogged = self.links.iter().any(waits) || self.waits_for(number);
             let wan = &mut self.wans[number];
             if wan.backlogged != backlogged {

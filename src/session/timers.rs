@@ -200,11 +200,11 @@ impl Session {
             if can_report && let Some(at) = link.receiver.report_at() {
                 consider(at.max(self.reports.next_at), Timer::Report);
             }
-            if !link.queue.is_empty() || link.probe_wanted().is_some() {
-                consider(
-                    self.wans[link.wan.index()].pacer.next_send_at(now),
-                    Timer::Pacing,
-                );
+            let first = link.first_not_before();
+            let first = link.probe_wanted().map_or(first, |_| Some(now));
+            if let Some(first) = first {
+                let paced = self.wans[link.wan.index()].pacer.next_send_at(now);
+                consider(paced.max(first), Timer::Pacing);
             }
         }
         for wan in &self.wans {

@@ -233,7 +233,7 @@ impl Session {
             }
             for step in 0..self.links.len() {
                 let index = (self.wans[wan].next_link + step) % self.links.len();
-                if self.links[index].wan.index() != wan || self.links[index].queue.is_empty() {
+                if self.links[index].wan.index() != wan || !self.links[index].is_due(now) {
                     continue;
                 }
                 if let Some(transmit) = self.build_run(index, allowance, now, out) {
@@ -263,7 +263,7 @@ impl Session {
                     && count < RUN_DATAGRAMS_MAX
                     && bytes <= first
                     && (used as u64) < allowance);
-            if !fits {
+            if !fits || queued.not_before > now {
                 break;
             }
             let link = &mut self.links[index];

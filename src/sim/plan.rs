@@ -10,7 +10,9 @@ use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as FecMode, RESIDUAL};
-use crate::session::config::{Direction, Mode, SessionConfig, WanConfig, WanLimits, WanRole};
+use crate::session::config::{
+    Direction, Equalise, Mode, SessionConfig, WanConfig, WanLimits, WanRole,
+};
 
 /// One link of each client: a WAN of its own unless told otherwise.
 #[derive(Clone, Debug)]
@@ -139,6 +141,7 @@ pub const fn session_config() -> SessionConfig {
         loss_weight: 0.3,
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
+        equalise: Equalise::Auto,
         classes: Vec::new(),
         mss_max: None,
     }

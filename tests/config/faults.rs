@@ -112,6 +112,7 @@ client | performance.rtt_weight = true | not a number
 client | general.mss_clamp = "on" | "auto", "off" or an integer
 client | general.mss_clamp = 535 | out of range
 client | general.mss_clamp = 70000 | out of range
+client | performance.equalise = "yes" | is not known
 client | performance.reorder_max_ms = "long" | "auto" or an integer
 client | performance.heartbeat_interval_ms = 5 | out of range
 client | performance.offload = 1 | not true or false

@@ -12,7 +12,7 @@ use chainlightning::crypto::handshake::{Established, Initiator, Responder};
 use chainlightning::crypto::key_schedule::Role;
 use chainlightning::crypto::keys::PrivateKey;
 use chainlightning::fec::protection::{Mode as FecMode, RESIDUAL};
-use chainlightning::session::config::{Mode, SessionConfig, WanConfig};
+use chainlightning::session::config::{Equalise, Mode, SessionConfig, WanConfig};
 use chainlightning::session::epochs::{EpochKeys, LinkKeys};
 use chainlightning::session::path::Origin;
 use chainlightning::session::{RUN_BYTES_MAX, Session, SessionParameters};
@@ -94,6 +94,7 @@ pub fn config() -> SessionConfig {
         loss_weight: 0.3,
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
+        equalise: Equalise::Auto,
         classes: Vec::new(),
         mss_max: None,
     }

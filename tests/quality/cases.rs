@@ -87,6 +87,15 @@ impl Bulk {
         self.on(Plan::new(ANY_SEED, &words), seconds, steady)
     }
 
+    /// The same judged in a flow's steady state. A BBR flow believes in the round trip of its beginning, which was over
+    /// the quickest link alone, until two or three probes for it have passed, ten seconds apart.
+    fn steady(self, links: &[String], seconds: u64, steady: u64) -> Scenario {
+        match self.1 {
+            CongestionControl::Cubic => self.over(links, seconds, steady),
+            CongestionControl::Bbr => self.over(links, 25 + seconds - steady, 25),
+        }
+    }
+
     fn on(self, plan: Plan, seconds: u64, steady: u64) -> Scenario {
         let span = Span::millis(steady * 1_000, seconds * 1_000);
         Scenario::new(plan, Duration::from_secs(seconds))

@@ -16,8 +16,8 @@ use super::context::{Context, Placed};
 use super::file::{File, Table};
 use super::keyfile::KeyFiles;
 use super::values::{
-    Backend, CipherChoice, Config, FecMode, LogLevel, Logging, Mode, Performance, Role, Routing,
-    Security, Threads,
+    Backend, CipherChoice, Config, Equalise, FecMode, LogLevel, Logging, Mode, Performance, Role,
+    Routing, Security, Threads,
 };
 
 /// The configuration of this file, or `None` when `context` holds faults.
@@ -97,6 +97,7 @@ fn performance<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Performance 
         rtt_weight: rtt_weight.value,
         loss_weight: loss_weight.value,
         mode: context.named::<Mode>(table, "mode"),
+        equalise: context.named::<Equalise>(table, "equalise"),
         reorder_max: reorder_max.map(|found| Duration::from_millis(narrow(&found))),
         backend: context.named::<Backend>(table, "backend"),
         threads: threads.map_or(Threads::Auto, |found| Threads::Exactly(narrow(&found))),

@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
 
 /// T1, T4, T6: links A of unknown rate, and a ping beside.
 fn three(bulk: Bulk) -> Case {
-    let scenario = bulk.over(&with(&LINKS_A, ""), 20, 10).flow(bulk.ping());
+    let scenario = bulk.steady(&with(&LINKS_A, ""), 20, 10).flow(bulk.ping());
     let checks = [
         least(Figure::Efficiency, 0.93),
         most(Figure::RttP50, 55.0),
@@ -38,7 +38,7 @@ fn far_apart(bulk: Bulk) -> Case {
         "rate=100mbit delay=5ms queue=100ms",
         "rate=50mbit delay=30ms queue=100ms",
     ];
-    let scenario = bulk.over(&with(&links, ""), 16, 8);
+    let scenario = bulk.steady(&with(&links, ""), 16, 8);
     let target = bulk.either(0.93, 0.88);
     bulk.case(
         "T2 100/5+50/30",
@@ -132,7 +132,7 @@ fn ladder(pair: &[Bulk]) -> Vec<Case> {
 }
 
 fn cell(name: &str, links: &[String], bulk: Bulk) -> Case {
-    let scenario = bulk.over(links, 14, 6);
+    let scenario = bulk.steady(links, 14, 6);
     let alone = scenario.alone();
     let checks = [least(Figure::Efficiency, 0.88), least(Figure::Gain, 1.0)];
     let mut cell = bulk.case(name, scenario, &checks);
