@@ -54,6 +54,9 @@ const FULL: f64 = 0.85;
 /// 100 + 50 Mbit/s at 5 and 30 ms: with 1.6 or 1.4 it did not fill them, with 1.3 it did. With 1 it filled queues (links of
 /// 100/50/20 Mbit/s: a round trip of 76 ms instead of 63, and 2.6 % sent again instead of 0.8 %).
 const RATIO: f64 = 1.25;
+/// A link whose delays spread by more has no delay to be equal to: radio links in motion wander by more than others
+/// differ by, and what is added to the others would only be a longer queue.
+const STEADY: Duration = Duration::from_millis(25);
 /// Growth of the round trip that a window of twice its least product survives, with room for what is in the way of an
 /// acknowledgement, and after how long it is the least one: ten seconds and a probe.
 const GROWTH: f64 = 1.8;
@@ -114,6 +117,9 @@ impl Equaliser {
             self.judge_lanes(span, now);
         }
         let pause = now.since(self.level_at);
+        if links.is_empty() {
+            self.level = Duration::ZERO;
+        }
         if pause < LEVEL_INTERVAL || links.is_empty() {
             return;
         }
@@ -180,12 +186,16 @@ impl Session {
     /// Follows the links' delays; after the candidates are known.
     pub(super) fn refresh_equaliser(&mut self, now: Instant) {
         let mut links = [(Duration::ZERO, Rate::ZERO); LINKS_MAX];
-        for (slot, candidate) in links.iter_mut().zip(&self.candidates) {
-            *slot = (candidate.delay, candidate.rate);
+        let mut count = 0;
+        for candidate in &self.candidates {
+            let delay = self.links[candidate.link.index()].sender.delay();
+            if delay.p95.saturating_sub(delay.p50) <= STEADY {
+                links[count] = (candidate.delay, candidate.rate);
+                count += 1;
+            }
         }
         let used = self.rate_sum().mul_f64(self.load.value());
         let all = self.config.equalise == Equalise::On;
-        let count = self.candidates.len();
         let rtt = self.rtt_min_of_links();
         self.equaliser
             .refresh(&mut links[..count], rtt, used, all, now);
