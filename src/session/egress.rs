@@ -138,6 +138,8 @@ pub struct SymbolCounts {
     pub duplicate: u64,
     /// Symbols sent again after a loss.
     pub resent: u64,
+    /// Those of them that were of sparse flows.
+    pub resent_sparse: u64,
 }
 
 impl Egress {

@@ -89,6 +89,9 @@ impl Session {
     ) {
         let group = self.egress.store.open_group(0, now);
         self.egress.store.set_route(group, route);
+        if sparse {
+            self.egress.store.set_sparse(group);
+        }
         let copied = twice || self.wants_copies();
         let key = self.add_source(group, 0, 0, bytes);
         self.egress.store.close_group(group, 0);
@@ -210,7 +213,7 @@ impl Session {
                         return;
                     }
                     self.egress.routes[route].resend.pop_front();
-                    self.egress.counts.resent += 1;
+                    self.count_resent(key);
                     self.replace(key, now);
                     continue;
                 }
@@ -218,10 +221,16 @@ impl Session {
                     return;
                 };
                 self.place(at, key, false, now);
-                self.egress.counts.resent += 1;
+                self.count_resent(key);
             }
             self.egress.routes[route].resend.pop_front();
         }
+    }
+
+    /// Counts a symbol that goes out again.
+    pub(super) fn count_resent(&mut self, key: SymbolKey) {
+        self.egress.counts.resent += 1;
+        self.egress.counts.resent_sparse += u64::from(self.egress.store.is_sparse(key));
     }
 
     /// Closes groups whose fill time is over.

@@ -187,7 +187,7 @@ impl Session {
         // One that is too long is cut anew when its turn comes.
         if *urgent_left > 0 && !symbol.is_some_and(|bytes| self.is_too_long(bytes)) {
             *urgent_left -= 1;
-            self.egress.counts.resent += 1;
+            self.count_resent(key);
             self.place(at, key, true, now);
         } else {
             self.requeue(key);

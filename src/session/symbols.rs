@@ -118,6 +118,19 @@ impl SymbolStore {
         }
     }
 
+    /// Says that a live group is one symbol of a sparse flow.
+    pub fn set_sparse(&mut self, group: GroupId) {
+        if let Some(record) = self.record_mut(group) {
+            record.sparse = true;
+        }
+    }
+
+    /// Whether a symbol is one of a sparse flow; false when it is gone.
+    pub fn is_sparse(&self, key: SymbolKey) -> bool {
+        self.get(key)
+            .is_some_and(|(_, header, _)| self.groups[record_index(header.group)].sparse)
+    }
+
     /// The route of a group; 0 when it is gone.
     pub fn route_of_group(&self, group: GroupId) -> usize {
         let record = &self.groups[record_index(group)];

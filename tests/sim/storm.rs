@@ -230,11 +230,11 @@ fn check_order_and_memory(world: &mut World, restarts: bool, report: &str) {
     for (from, sender, receiver) in [(Side::Client, &near, &far), (Side::Server, &far, &near)] {
         let counts = world.counts(from);
         // A flow that stops being sparse overtakes those of its sparse frames that are sent again.
-        let again = sender.symbols.resent;
+        let again = sender.symbols.resent_sparse;
         if !restarts {
             assert!(
                 counts.out_of_order <= late(receiver) + again,
-                "frames from {from:?} out of order {} although {} were late, {again} sent again\n{report}",
+                "frames from {from:?} out of order {} although {} were late, {again} of sparse flows sent again\n{report}",
                 counts.out_of_order,
                 late(receiver)
             );

@@ -28,6 +28,8 @@ pub(super) struct GroupRecord {
     pub(super) lost: u8,
     /// Sources whose content goes by other symbols.
     pub(super) withdrawn: u8,
+    /// It is one symbol of a sparse flow.
+    pub(super) sparse: bool,
     /// Most rounds of repair that any lost symbol of the group was sent in.
     pub(super) rounds: u8,
     /// Named in the caller's list of late groups.
@@ -51,6 +53,7 @@ impl GroupRecord {
             acked_sources: 0,
             lost: 0,
             withdrawn: 0,
+            sparse: false,
             rounds: 0,
             late: false,
             opened_at,
