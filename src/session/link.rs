@@ -7,7 +7,7 @@ use super::path::Path;
 use super::policy::Parking;
 use super::symbols::SymbolKey;
 use crate::base::{Instant, LinkId, WanId};
-use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig, State};
+use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig};
 
 /// Symbols that may wait on one link. The scheduler commits milliseconds; this is 50 ms at 1 Gbit/s.
 pub const QUEUE_MAX: usize = 4096;
@@ -134,7 +134,7 @@ impl Link {
 
     /// Whether tunnel data should be sent.
     pub fn is_up(&self) -> bool {
-        self.is_open() && self.sender.state() == State::Up && !self.sender.is_narrow()
+        self.is_open() && self.sender.flows() && !self.sender.is_narrow()
     }
 
     /// Length on the wire of the probe to send.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Session;
 use super::link::Link;
 use crate::base::Instant;
-use crate::link::State;
 use crate::link::owd::base_difference;
+use crate::link::{Condition, State};
 use crate::reorder::hold::{HoldInputs, Retransmit};
 
 /// Groups that are not acknowledged are given up after this and twice the longest round trip.
@@ -75,7 +75,7 @@ impl Session {
         }
         let told_at = self.told_at;
         let link = &mut self.links[index];
-        let (id, before) = (link.id, link.sender.state());
+        let (id, before) = (link.id, link.sender.condition());
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         link.sender
@@ -85,13 +85,17 @@ impl Session {
     }
 
     /// Follows a link's change of state, whatever caused it: a timeout, a report or a refusal of the kernel.
-    pub(super) fn on_link_state(&mut self, index: usize, before: State, now: Instant) {
+    pub(super) fn on_link_state(&mut self, index: usize, before: Condition, now: Instant) {
         let link = &self.links[index];
-        let (after, wan) = (link.sender.state(), link.wan);
-        if before == State::Up && after != State::Up {
+        let (after, wan) = (link.sender.condition(), link.wan);
+        if before.state == State::Up && after.state != State::Up {
             self.leave_link(index, now);
-        } else if before != State::Up && after == State::Up {
+        } else if before.state != State::Up && after.state == State::Up {
             self.wans[wan.index()].rate.on_return(now);
+        } else if after.stalled && !before.stalled {
+            // What is known of the WAN stays: what it brings when it moves again was sent before.
+            self.keep_window(now);
+            self.move_off(index);
         }
     }
 
