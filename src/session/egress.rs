@@ -399,18 +399,21 @@ impl Session {
         self.commit_equalised(route, lane, bytes, sparse, now);
     }
 
-    /// Fills a body with further frames of its route that wait anyway.
+    /// Fills a body with further frames of its route that wait anyway; those of sparse flows travel by themselves, because
+    /// in a lane they would wait for others.
     fn bundle(&mut self, route: usize, writer: &mut BodyWriter, now: Instant) {
         while !writer.is_full() && !self.egress.routes[route].queue.is_empty() {
             let Some(taken) = self.next_frame(route, now) else {
                 return;
             };
             let Taken {
-                ref frame, hash, ..
+                ref frame,
+                hash,
+                sparse,
             } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
                 .is_ok_and(|whole| whole + writer.len() <= self.size.body_bytes);
-            if !fits {
+            if sparse || !fits {
                 self.egress.routes[route].waiting = Some(taken);
                 return;
             }

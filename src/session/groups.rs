@@ -12,6 +12,7 @@
 use super::config::Mode;
 use super::egress::{Class, Egress, GROUP_CLASSES, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
 use super::link::Queued;
+use super::repair::URGENT_MAX;
 use super::symbols::{SymbolKey, SymbolKind};
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
@@ -199,6 +200,7 @@ impl Session {
     }
 
     fn commit_resends_of(&mut self, route: usize, now: Instant) {
+        let mut urgent_left = URGENT_MAX;
         // What a full queue gives back is tried again in the next turn.
         for _ in 0..self.egress.routes[route].resend.len() {
             let Some(&key) = self.egress.routes[route].resend.front() else {
@@ -217,10 +219,18 @@ impl Session {
                     self.replace(key, now);
                     continue;
                 }
-                let Some(at) = self.pick_on(route, bytes, now) else {
+                // Symbols of sparse flows keep their place ahead of everything, or fresh ones would overtake them.
+                let urgent = urgent_left > 0 && self.egress.store.is_sparse(key);
+                let at = if urgent {
+                    urgent_left -= 1;
+                    self.pick_two_on(route, bytes, now).0
+                } else {
+                    self.pick_on(route, bytes, now)
+                };
+                let Some(at) = at else {
                     return;
                 };
-                self.place(at, key, false, now);
+                self.place(at, key, urgent, now);
                 self.count_resent(key);
             }
             self.egress.routes[route].resend.pop_front();

@@ -24,9 +24,9 @@ use crate::base::{GroupId, Instant, LinkId};
 use crate::link::Outcome;
 use crate::reorder::hold::HOLD_MAX;
 
-/// Symbols that one report's losses may send ahead of what is committed. More means that a queue overflowed, and a
-/// burst that no pacer saw would make it worse: the rest waits for room like any other symbol.
-const URGENT_MAX: usize = 64;
+/// Symbols that go again ahead of what is committed, at once. More means that a queue overflowed, and a burst that no
+/// pacer saw would make it worse: the rest waits for room like any other symbol.
+pub(super) const URGENT_MAX: usize = 64;
 /// From these loss ratios on one more symbol is sent than is lacking, and two.
 const LOSS_FOR_ONE_MORE: f64 = 0.01;
 const LOSS_FOR_TWO_MORE: f64 = 0.05;
