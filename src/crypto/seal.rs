@@ -71,6 +71,50 @@ impl SealKey {
     /// # Panics
     /// If the datagram is shorter than header and tag or longer than the length field can name; sizes are ours.
     pub fn seal(&mut self, receiver_index: u32, datagram: &mut [u8]) -> Result<u64, KeyExhausted> {
+        let packet_number = self.begin(receiver_index, datagram)?;
+        let (header, rest) = datagram.split_at_mut(DATA_HEADER_BYTES);
+        let (body, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
+        let sealed = self.key.seal_in_place_separate_tag(
+            nonce(&self.iv, packet_number),
+            aead::Aad::from(&*header),
+            body,
+        );
+        let sealed = sealed.expect("a datagram is far below the cipher's length limit");
+        tag.copy_from_slice(sealed.as_ref());
+        Ok(packet_number)
+    }
+
+    /// The same for a plaintext that lies elsewhere and stays as it is: `datagram` is [`DATA_OVERHEAD_BYTES`] longer,
+    /// and what it holds before is of no matter.
+    ///
+    /// # Errors
+    /// As [`SealKey::seal`].
+    ///
+    /// # Panics
+    /// As [`SealKey::seal`], and if the lengths do not fit.
+    pub fn seal_from(
+        &mut self,
+        receiver_index: u32,
+        plaintext: &[u8],
+        datagram: &mut [u8],
+    ) -> Result<u64, KeyExhausted> {
+        let packet_number = self.begin(receiver_index, datagram)?;
+        let (header, rest) = datagram.split_at_mut(DATA_HEADER_BYTES);
+        let (body, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
+        let sealed = self.key.seal_out_of_place_scatter(
+            nonce(&self.iv, packet_number),
+            aead::Aad::from(&*header),
+            plaintext,
+            body,
+            &[],
+            tag,
+        );
+        sealed.expect("the lengths fit, and are far below the cipher's limit");
+        Ok(packet_number)
+    }
+
+    /// Spends the key's budget on a datagram and writes its header; gives its packet number.
+    fn begin(&mut self, receiver_index: u32, datagram: &mut [u8]) -> Result<u64, KeyExhausted> {
         if !self.budget.spend(weight(datagram, self.cipher)) {
             return Err(KeyExhausted);
         }
@@ -81,15 +125,6 @@ impl SealKey {
             packet_number,
         }
         .emit(datagram);
-        let (header, rest) = datagram.split_at_mut(DATA_HEADER_BYTES);
-        let (body, tag) = rest.split_at_mut(rest.len() - TAG_BYTES);
-        let sealed = self.key.seal_in_place_separate_tag(
-            nonce(&self.iv, packet_number),
-            aead::Aad::from(&*header),
-            body,
-        );
-        let sealed = sealed.expect("a datagram is far below the cipher's length limit");
-        tag.copy_from_slice(sealed.as_ref());
         Ok(packet_number)
     }
 
@@ -346,6 +381,24 @@ mod tests {
             let sealed = key.seal_in_place_separate_tag(nonce(&iv, 0), associated, &mut body);
             assert_eq!(body, bytes(ciphertext), "{cipher:?}");
             assert_eq!(sealed.unwrap().as_ref(), bytes(tag), "{cipher:?}");
+        }
+    }
+
+    #[test]
+    fn a_plaintext_from_elsewhere_makes_the_same_datagram() {
+        for cipher in CIPHERS {
+            let ((mut in_place, _), (mut from, _)) = (pair(cipher), pair(cipher));
+            for length in [0, 1, 15, 16, 17, 255, 1420] {
+                let plaintext: Vec<u8> = (0_u8..=255).cycle().take(length).collect();
+                let mut datagram = vec![0xcc; length + DATA_OVERHEAD_BYTES];
+                assert!(from.seal_from(INDEX, &plaintext, &mut datagram).is_ok());
+                assert_eq!(datagram, sealed(&mut in_place, &plaintext));
+            }
+            from.lower_limits(0, 0);
+            assert_eq!(
+                from.seal_from(INDEX, b"", &mut [0; DATA_OVERHEAD_BYTES]),
+                Err(KeyExhausted)
+            );
         }
     }
 

@@ -37,6 +37,17 @@ pub struct Codec {
     decoder: HighRateDecoder<DirectLocator>,
     /// One shard: where a short symbol gets its padding.
     padded: Vec<u8>,
+    /// What was loaded last, as far as rows can be computed from it.
+    loaded: Option<Loaded>,
+}
+
+/// Sources that the encoder has.
+#[derive(Clone, Copy, Debug)]
+struct Loaded {
+    source_count: usize,
+    symbol_bytes: usize,
+    /// Rows from here on cannot be computed.
+    row_end: usize,
 }
 
 /// A shape or a set of symbols that the code cannot work with.
@@ -69,6 +80,7 @@ impl Codec {
             decoder: HighRateDecoder::new(k, r, bytes, DirectLocator::new(), None)
                 .expect("the first shape is valid"),
             padded: Vec::new(),
+            loaded: None,
         }
     }
 
@@ -105,7 +117,7 @@ impl Codec {
             .map_err(shape)
     }
 
-    /// Computes all repair symbols of a group: [`Codec::encode_rows`] of a code that has no others.
+    /// Computes all repair symbols of a group that can have no others, and gives them to `emit` with their index.
     ///
     /// # Errors
     /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
@@ -116,45 +128,73 @@ impl Codec {
         symbol_bytes: usize,
         emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
-        self.encode_rows(sources, repair_count, 0..repair_count, symbol_bytes, emit)
+        self.load(sources, repair_count, repair_count, symbol_bytes)?;
+        self.rows(0..repair_count, emit)
     }
 
-    /// Computes some of a group's repair symbols, each of `symbol_bytes`, and gives them to `emit` with their
-    /// index. `code_rows` is how many the group may ever have: what a row holds depends on it and not on which rows
-    /// are computed when, so that more of them can follow. Sources come in order, each protected
-    /// (`[length][body]`) and at most `symbol_bytes` long. The repair of a single source is its copy.
+    /// Takes the sources of a group, of which the rows below `row_end` are wanted next. `code_rows` is how many the
+    /// group may ever have: what a row holds depends on it and not on which rows are computed when, so that more of them
+    /// can follow. Sources come in order, each protected (`[length][body]`) and at most `symbol_bytes` long.
     ///
     /// # Errors
-    /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
-    pub fn encode_rows<'a>(
+    /// [`CodecError::Shape`] or [`CodecError::Symbol`]; there are no rows then.
+    pub fn load<'a>(
         &mut self,
         sources: impl ExactSizeIterator<Item = &'a [u8]>,
         code_rows: usize,
-        rows: Range<usize>,
+        row_end: usize,
         symbol_bytes: usize,
-        mut emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
+        self.loaded = None;
         let source_count = sources.len();
         check_shape(source_count, code_rows, symbol_bytes)?;
-        if rows.end > code_rows {
+        if row_end > code_rows {
             return Err(CodecError::Shape);
         }
         // The library's rows depend on their number only by the power of two that it is rounded up to.
-        let computed = rows.end.max(code_rows.next_power_of_two() / 2 + 1);
+        let computed = row_end.max(code_rows.next_power_of_two() / 2 + 1);
         if source_count > 1 {
             self.encoder
                 .reset(source_count, computed, symbol_bytes)
                 .map_err(shape)?;
         }
         for source in sources {
-            let source = pad(&mut self.padded, source, symbol_bytes)?;
             if source_count == 1 {
-                rows.for_each(|index| emit(index, source));
-                return Ok(());
+                copy_padded(&mut self.padded, source, symbol_bytes)?;
+            } else {
+                let source = pad(&mut self.padded, source, symbol_bytes)?;
+                self.encoder
+                    .add_original_shard(source)
+                    .map_err(|_| CodecError::Symbol)?;
             }
-            self.encoder
-                .add_original_shard(source)
-                .map_err(|_| CodecError::Symbol)?;
+        }
+        self.loaded = Some(Loaded {
+            source_count,
+            symbol_bytes,
+            row_end,
+        });
+        Ok(())
+    }
+
+    /// Computes some of the repair symbols of the sources that were loaded, and gives them, each as long as the group's
+    /// symbols, to `emit` with their index. The sources are used up. The repair of a single source is its copy.
+    ///
+    /// # Errors
+    /// [`CodecError::TooFew`] when nothing is loaded, [`CodecError::Shape`] when rows were not asked for beforehand;
+    /// nothing was emitted then.
+    pub fn rows(
+        &mut self,
+        rows: Range<usize>,
+        mut emit: impl FnMut(usize, &[u8]),
+    ) -> Result<(), CodecError> {
+        let loaded = self.loaded.take().ok_or(CodecError::TooFew)?;
+        if rows.end > loaded.row_end {
+            return Err(CodecError::Shape);
+        }
+        if loaded.source_count == 1 {
+            let source = &self.padded[..loaded.symbol_bytes];
+            rows.for_each(|index| emit(index, source));
+            return Ok(());
         }
         let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
         let wanted = repairs.recovery_iter().enumerate();
@@ -260,6 +300,15 @@ fn pad<'s>(
     if symbol.len() == symbol_bytes {
         return Ok(symbol);
     }
+    copy_padded(room, symbol, symbol_bytes)
+}
+
+/// The symbol's copy in `room` with zeros behind.
+fn copy_padded<'s>(
+    room: &'s mut Vec<u8>,
+    symbol: &[u8],
+    symbol_bytes: usize,
+) -> Result<&'s [u8], CodecError> {
     if symbol.len() > symbol_bytes {
         return Err(CodecError::Symbol);
     }

@@ -30,6 +30,8 @@ pub const SEND_TIME_BYTES: usize = 4;
 pub const SYMBOL_HEADER_BYTES: usize = 8;
 /// Bytes of the body length inside a symbol.
 pub const SYMBOL_LENGTH_BYTES: usize = 2;
+/// Where the symbol begins in a plaintext that carries nothing else: behind the send time and the symbol's header.
+pub const SYMBOL_START: usize = SEND_TIME_BYTES + SYMBOL_HEADER_BYTES;
 /// Longest WAN name that travels in LINK_OPEN.
 pub const WAN_NAME_BYTES_MAX: usize = 24;
 
@@ -162,6 +164,32 @@ const RESPONSE: u8 = 8;
 const CLOSE: u8 = 9;
 const PADDING: u8 = 10;
 
+impl SymbolHeader {
+    /// Writes the beginning of a plaintext that carries one symbol, but for the send time. The symbol of SYMBOL is
+    /// `length | body`, that of REPAIR fills what is left.
+    ///
+    /// # Panics
+    /// If `plaintext` is shorter than [`SYMBOL_START`]; buffers are ours.
+    pub fn emit_start(&self, repair: bool, plaintext: &mut [u8]) {
+        let kind = if repair { REPAIR } else { SYMBOL };
+        plaintext[SEND_TIME_BYTES..SYMBOL_START].copy_from_slice(&self.to_bytes(kind));
+    }
+
+    const fn to_bytes(self, kind: u8) -> [u8; SYMBOL_HEADER_BYTES] {
+        let [g0, g1, g2, g3] = self.group.0.to_le_bytes();
+        let (k, r) = (self.source_count, self.repair_count);
+        [kind, self.index, g0, g1, g2, g3, k, r]
+    }
+}
+
+/// Writes the send time of a plaintext.
+///
+/// # Panics
+/// If `plaintext` cannot hold it; buffers are ours.
+pub fn emit_send_time(plaintext: &mut [u8], send_time_us: u32) {
+    plaintext[..SEND_TIME_BYTES].copy_from_slice(&send_time_us.to_le_bytes());
+}
+
 /// Splits a plaintext into the sender's time (µs) and its messages.
 ///
 /// # Errors
@@ -278,7 +306,7 @@ impl<'a> Writer<'a> {
     /// # Panics
     /// If `out` cannot hold the send time; buffers are ours.
     pub fn new(out: &'a mut [u8], send_time_us: u32) -> Self {
-        out[..SEND_TIME_BYTES].copy_from_slice(&send_time_us.to_le_bytes());
+        emit_send_time(out, send_time_us);
         Self {
             out,
             used: SEND_TIME_BYTES,
@@ -345,9 +373,7 @@ impl<'a> Writer<'a> {
     }
 
     fn symbol_header(&mut self, kind: u8, header: &SymbolHeader) -> Option<()> {
-        let group = header.group.0.to_le_bytes();
-        self.put(&[kind, header.index, group[0], group[1], group[2], group[3]])?;
-        self.put(&[header.source_count, header.repair_count])
+        self.put(&header.to_bytes(kind))
     }
 
     fn link_open(&mut self, open: &LinkOpen<'_>) -> Option<()> {
@@ -441,6 +467,20 @@ mod tests {
             assert_eq!(time, 0x0d0c_0b0a);
             assert_eq!(messages.next(), Some(Ok(message)));
             assert_eq!(messages.next(), None);
+        }
+    }
+
+    #[test]
+    fn a_plaintext_of_one_symbol_can_be_put_together_around_it() {
+        for (message, repair, symbol) in [
+            (Message::Symbol(header(), b"xy"), false, &b"\x02\0xy"[..]),
+            (Message::Repair(header(), b"abcd"), true, b"abcd"),
+        ] {
+            let mut plaintext = vec![0xff; SYMBOL_START];
+            plaintext.extend_from_slice(symbol);
+            header().emit_start(repair, &mut plaintext);
+            emit_send_time(&mut plaintext, 0x0d0c_0b0a);
+            assert_eq!(plaintext, emit(&message));
         }
     }
 

@@ -130,10 +130,9 @@ fn rows_computed_later_belong_to_those_computed_first() {
         let end = start + 1 + below(&mut rng, code_rows - start);
         let mut some = Vec::new();
         let iter = sources.iter().map(Vec::as_slice);
+        codec.load(iter, code_rows, end, 16).unwrap();
         codec
-            .encode_rows(iter, code_rows, start..end, 16, |index, row| {
-                some.push((index, row.to_vec()));
-            })
+            .rows(start..end, |index, row| some.push((index, row.to_vec())))
             .unwrap();
         let expected: Vec<_> = (start..end).map(|i| (i, all[i].clone())).collect();
         assert_eq!(
@@ -141,9 +140,11 @@ fn rows_computed_later_belong_to_those_computed_first() {
             "{k} sources, rows {start}..{end} of {code_rows}"
         );
     }
-    let one = std::iter::once(&[0_u8; 2][..]);
-    let beyond = codec.encode_rows(one, 2, 1..3, 2, |_, _| {});
-    assert_eq!(beyond, Err(CodecError::Shape));
+    let one = || std::iter::once(&[0_u8; 2][..]);
+    assert_eq!(codec.load(one(), 2, 3, 2), Err(CodecError::Shape));
+    assert_eq!(codec.rows(0..1, |_, _| {}), Err(CodecError::TooFew));
+    assert_eq!(codec.load(one(), 3, 2, 2), Ok(()));
+    assert_eq!(codec.rows(1..3, |_, _| {}), Err(CodecError::Shape));
 }
 
 #[test]
