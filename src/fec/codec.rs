@@ -30,6 +30,7 @@ use reed_solomon_simd::engine::{
 use reed_solomon_simd::rate::{HighRateDecoder, HighRateEncoder, RateDecoder, RateEncoder};
 
 use super::GROUP_SYMBOLS_MAX;
+use super::direct::{Direct, SUMS_MAX};
 
 /// Encoder and decoder with their working memory.
 pub struct Codec {
@@ -37,17 +38,29 @@ pub struct Codec {
     decoder: HighRateDecoder<DirectLocator>,
     /// One shard: where a short symbol gets its padding.
     padded: Vec<u8>,
+    direct: Direct,
     /// What was loaded last, as far as rows can be computed from it.
     loaded: Option<Loaded>,
 }
 
 /// Sources that the encoder has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Loaded {
-    source_count: usize,
+    way: Way,
     symbol_bytes: usize,
-    /// Rows from here on cannot be computed.
-    row_end: usize,
+    /// Rows that can be emitted.
+    rows: Range<usize>,
+}
+
+/// How a group's symbols are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// The source's copy.
+    Copy,
+    /// As sums.
+    Direct,
+    /// By the library's transforms.
+    Transform,
 }
 
 /// A shape or a set of symbols that the code cannot work with.
@@ -80,6 +93,7 @@ impl Codec {
             decoder: HighRateDecoder::new(k, r, bytes, DirectLocator::new(), None)
                 .expect("the first shape is valid"),
             padded: Vec::new(),
+            direct: Direct::new(),
             loaded: None,
         }
     }
@@ -112,6 +126,7 @@ impl Codec {
     ) -> Result<(), CodecError> {
         check_shape(source_count, repair_count, symbol_bytes)?;
         self.padded.resize(self.padded.len().max(symbol_bytes), 0);
+        self.direct.reserve(symbol_bytes);
         self.encoder
             .reset(source_count, repair_count, symbol_bytes)
             .map_err(shape)
@@ -123,83 +138,96 @@ impl Codec {
     /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
     pub fn encode<'a>(
         &mut self,
-        sources: impl ExactSizeIterator<Item = &'a [u8]>,
+        sources: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         repair_count: usize,
         symbol_bytes: usize,
         emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
-        self.load(sources, repair_count, repair_count, symbol_bytes)?;
-        self.rows(0..repair_count, emit)
+        self.load(sources, repair_count, 0..repair_count, symbol_bytes)?;
+        self.emit_rows(emit)
     }
 
-    /// Takes the sources of a group, of which the rows below `row_end` are wanted next. `code_rows` is how many the
-    /// group may ever have: what a row holds depends on it and not on which rows are computed when, so that more of them
-    /// can follow. Sources come in order, each protected (`[length][body]`) and at most `symbol_bytes` long.
+    /// Takes the sources of a group, of which these rows are wanted. `code_rows` is how many the group may ever have: what
+    /// a row holds depends on it and not on which rows are computed when, so that more of them can follow. Sources come in
+    /// order, each protected (`[length][body]`) and at most `symbol_bytes` long.
     ///
     /// # Errors
     /// [`CodecError::Shape`] or [`CodecError::Symbol`]; there are no rows then.
     pub fn load<'a>(
+        &mut self,
+        sources: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        code_rows: usize,
+        rows: Range<usize>,
+        symbol_bytes: usize,
+    ) -> Result<(), CodecError> {
+        self.loaded = None;
+        check_shape(sources.len(), code_rows, symbol_bytes)?;
+        if rows.end > code_rows {
+            return Err(CodecError::Shape);
+        }
+        let way = way_to_encode(sources.len(), code_rows, rows.len());
+        if sources.clone().any(|source| source.len() > symbol_bytes) {
+            return Err(CodecError::Symbol);
+        }
+        match way {
+            Way::Copy => {
+                for source in sources {
+                    copy_padded(&mut self.padded, source, symbol_bytes)?;
+                }
+            }
+            Way::Direct => self
+                .direct
+                .encode(sources, code_rows, rows.clone(), symbol_bytes),
+            Way::Transform => self.add_sources(sources, code_rows, rows.end, symbol_bytes)?,
+        }
+        self.loaded = Some(Loaded {
+            way,
+            symbol_bytes,
+            rows,
+        });
+        Ok(())
+    }
+
+    fn add_sources<'a>(
         &mut self,
         sources: impl ExactSizeIterator<Item = &'a [u8]>,
         code_rows: usize,
         row_end: usize,
         symbol_bytes: usize,
     ) -> Result<(), CodecError> {
-        self.loaded = None;
-        let source_count = sources.len();
-        check_shape(source_count, code_rows, symbol_bytes)?;
-        if row_end > code_rows {
-            return Err(CodecError::Shape);
-        }
         // The library's rows depend on their number only by the power of two that it is rounded up to.
         let computed = row_end.max(code_rows.next_power_of_two() / 2 + 1);
-        if source_count > 1 {
-            self.encoder
-                .reset(source_count, computed, symbol_bytes)
-                .map_err(shape)?;
-        }
+        self.encoder
+            .reset(sources.len(), computed, symbol_bytes)
+            .map_err(shape)?;
         for source in sources {
-            if source_count == 1 {
-                copy_padded(&mut self.padded, source, symbol_bytes)?;
-            } else {
-                let source = pad(&mut self.padded, source, symbol_bytes)?;
-                self.encoder
-                    .add_original_shard(source)
-                    .map_err(|_| CodecError::Symbol)?;
-            }
+            let source = pad(&mut self.padded, source, symbol_bytes)?;
+            self.encoder
+                .add_original_shard(source)
+                .map_err(|_| CodecError::Symbol)?;
         }
-        self.loaded = Some(Loaded {
-            source_count,
-            symbol_bytes,
-            row_end,
-        });
         Ok(())
     }
 
-    /// Computes some of the repair symbols of the sources that were loaded, and gives them, each as long as the group's
-    /// symbols, to `emit` with their index. The sources are used up. The repair of a single source is its copy.
+    /// Gives the repair symbols of the group that was loaded, each as long as the group's symbols, to `emit` with their
+    /// index, once. The repair of a single source is its copy.
     ///
     /// # Errors
-    /// [`CodecError::TooFew`] when nothing is loaded, [`CodecError::Shape`] when rows were not asked for beforehand;
-    /// nothing was emitted then.
-    pub fn rows(
-        &mut self,
-        rows: Range<usize>,
-        mut emit: impl FnMut(usize, &[u8]),
-    ) -> Result<(), CodecError> {
-        let loaded = self.loaded.take().ok_or(CodecError::TooFew)?;
-        if rows.end > loaded.row_end {
-            return Err(CodecError::Shape);
-        }
-        if loaded.source_count == 1 {
-            let source = &self.padded[..loaded.symbol_bytes];
-            rows.for_each(|index| emit(index, source));
-            return Ok(());
-        }
-        let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
-        let wanted = repairs.recovery_iter().enumerate();
-        for (index, repair) in wanted.take(rows.end).skip(rows.start) {
-            emit(index, repair);
+    /// [`CodecError::TooFew`] when nothing is loaded; nothing was emitted then.
+    pub fn emit_rows(&mut self, mut emit: impl FnMut(usize, &[u8])) -> Result<(), CodecError> {
+        let Loaded {
+            way,
+            symbol_bytes,
+            mut rows,
+        } = self.loaded.take().ok_or(CodecError::TooFew)?;
+        match way {
+            Way::Copy => rows.for_each(|index| emit(index, &self.padded[..symbol_bytes])),
+            Way::Direct => self.direct.rows(rows, symbol_bytes, emit),
+            Way::Transform => {
+                let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
+                let wanted = repairs.recovery_iter().enumerate().skip(rows.start);
+                wanted.zip(&mut rows).for_each(|((index, repair), _)| emit(index, repair));
+            }
         }
         Ok(())
     }
@@ -214,13 +242,26 @@ impl Codec {
         source_count: usize,
         repair_count: usize,
         symbol_bytes: usize,
-        sources: impl Iterator<Item = (usize, &'a [u8])>,
-        repairs: impl Iterator<Item = (usize, &'a [u8])>,
+        sources: impl Iterator<Item = (usize, &'a [u8])> + Clone,
+        repairs: impl Iterator<Item = (usize, &'a [u8])> + Clone,
         mut emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
         check_shape(source_count, repair_count, symbol_bytes)?;
         if source_count == 1 {
             return self.recover_copy(symbol_bytes, sources, repairs, emit);
+        }
+        let mut room = [0; SUMS_MAX];
+        let lost = lost_of(source_count, sources.clone(), &mut room);
+        let enough = |lost: &[usize]| repairs.clone().take(lost.len()).count() == lost.len();
+        if let Some(lost) = lost
+            && way_to_recover(source_count, repair_count, lost.len()) == Way::Direct
+            && enough(lost)
+            && are_sound(repairs.clone(), repair_count, symbol_bytes)
+            && are_sound(sources.clone(), source_count, symbol_bytes)
+        {
+            let shape = (source_count, repair_count, symbol_bytes);
+            self.direct.recover(shape, sources, repairs, lost, emit);
+            return Ok(());
         }
         self.decoder
             .reset(source_count, repair_count, symbol_bytes)
@@ -270,6 +311,70 @@ impl fmt::Debug for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Codec").finish_non_exhaustive()
     }
+}
+
+/// Steps of the library's transform that cost as much as a term of a sum: measured from 2+1 to 96+9.
+const STEPS_PER_TERM: usize = 1;
+
+/// How `rows` of a group's `code_rows` are computed.
+fn way_to_encode(source_count: usize, code_rows: usize, rows: usize) -> Way {
+    if source_count == 1 {
+        return Way::Copy;
+    }
+    // Each block of sources is transformed, and their sum.
+    let block = code_rows.next_power_of_two();
+    let blocks = source_count.div_ceil(block) + 1;
+    let steps = blocks * block * block.trailing_zeros() as usize / 2;
+    if rows <= SUMS_MAX && rows * source_count * STEPS_PER_TERM <= steps {
+        Way::Direct
+    } else {
+        Way::Transform
+    }
+}
+
+/// How `lost` sources of a group are computed.
+fn way_to_recover(source_count: usize, code_rows: usize, lost: usize) -> Way {
+    // All positions are transformed there and back.
+    let size = (code_rows.next_power_of_two() + source_count).next_power_of_two();
+    let steps = size * size.trailing_zeros() as usize;
+    if lost <= SUMS_MAX && lost * source_count * STEPS_PER_TERM <= steps {
+        Way::Direct
+    } else {
+        Way::Transform
+    }
+}
+
+/// The sources that are not there, in order; `None` when they are more than there is room for, or one is twice or not
+/// of the group.
+fn lost_of<'a, 'r>(
+    source_count: usize,
+    sources: impl Iterator<Item = (usize, &'a [u8])>,
+    room: &'r mut [usize; SUMS_MAX],
+) -> Option<&'r [usize]> {
+    let mut here = [false; GROUP_SYMBOLS_MAX];
+    for (index, _) in sources {
+        if index >= source_count || std::mem::replace(&mut here[index], true) {
+            return None;
+        }
+    }
+    let mut count = 0;
+    for (index, _) in here[..source_count].iter().enumerate().filter(|(_, here)| !**here) {
+        *room.get_mut(count)? = index;
+        count += 1;
+    }
+    Some(&room[..count])
+}
+
+/// Whether symbols have indexes below `count`, none of them twice, and are not too long.
+fn are_sound<'a>(
+    mut symbols: impl Iterator<Item = (usize, &'a [u8])>,
+    count: usize,
+    symbol_bytes: usize,
+) -> bool {
+    let mut seen = [false; GROUP_SYMBOLS_MAX];
+    symbols.all(|(index, symbol)| {
+        index < count && symbol.len() <= symbol_bytes && !std::mem::replace(&mut seen[index], true)
+    })
 }
 
 const fn check_shape(

@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod decoder;
+mod direct;
 pub mod encoder;
 mod group;
 mod held;

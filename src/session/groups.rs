@@ -9,8 +9,6 @@
 //! Never does: read frames, or send. A symbol that finds no link waits in `resend`. What happens to groups that lost
 //! more than their repair symbols is in `repair`.
 
-use std::ops::Range;
-
 use super::config::Mode;
 use super::egress::{Class, Egress, GROUP_CLASSES, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
 use super::link::Queued;
@@ -300,22 +298,27 @@ impl Session {
         } = &mut self.egress;
         let sources = open[slot].sources().iter();
         let sources = sources.map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
-        let loaded = codec.load(sources, shape.code_rows, repair_count, shape.symbol_bytes);
+        let loaded = codec.load(
+            sources,
+            shape.code_rows,
+            0..repair_count,
+            shape.symbol_bytes,
+        );
         debug_assert_eq!(loaded, Ok(()), "the shape of a group is ours");
         if loaded.is_ok() {
-            self.add_repairs(shape, 0..repair_count);
+            self.add_repairs(shape);
         }
     }
 
-    /// Computes further repair symbols of the group whose sources the codec has, and puts their keys into `repairs`.
-    pub(super) fn add_repairs(&mut self, shape: &GroupShape, rows: Range<usize>) {
+    /// Takes the repair symbols that the codec has into the store, and puts their keys into `repairs`.
+    pub(super) fn add_repairs(&mut self, shape: &GroupShape) {
         let Egress {
             codec,
             store,
             repairs,
             ..
         } = &mut self.egress;
-        let computed = codec.rows(rows, |index, symbol| {
+        let computed = codec.emit_rows(|index, symbol| {
             let header = SymbolHeader {
                 group: shape.group,
                 index: small(index),

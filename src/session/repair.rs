@@ -159,10 +159,10 @@ impl Session {
         let symbols = sources
             .iter()
             .map(|&key| store.get(key).map_or(&[][..], |(_, _, symbol)| symbol));
-        let loaded = codec.load(symbols, end, start + count, bytes);
+        let loaded = codec.load(symbols, end, start..start + count, bytes);
         debug_assert_eq!(loaded, Ok(()), "the shape of a group is ours");
         if loaded.is_ok() {
-            self.add_repairs(&shape, start..start + count);
+            self.add_repairs(&shape);
         }
     }
 
