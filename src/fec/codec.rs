@@ -31,6 +31,7 @@ use reed_solomon_simd::rate::{HighRateDecoder, HighRateEncoder, RateDecoder, Rat
 
 use super::GROUP_SYMBOLS_MAX;
 use super::direct::{Direct, SUMS_MAX};
+use super::way::{Way, are_sound, lost_of, way_to_encode, way_to_recover};
 
 /// Encoder and decoder with their working memory.
 pub struct Codec {
@@ -50,17 +51,6 @@ struct Loaded {
     symbol_bytes: usize,
     /// Rows that can be emitted.
     rows: Range<usize>,
-}
-
-/// How a group's symbols are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// The source's copy.
-    Copy,
-    /// As sums.
-    Direct,
-    /// By the library's transforms.
-    Transform,
 }
 
 /// A shape or a set of symbols that the code cannot work with.
@@ -226,7 +216,9 @@ impl Codec {
             Way::Transform => {
                 let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
                 let wanted = repairs.recovery_iter().enumerate().skip(rows.start);
-                wanted.zip(&mut rows).for_each(|((index, repair), _)| emit(index, repair));
+                wanted
+                    .zip(&mut rows)
+                    .for_each(|((index, repair), _)| emit(index, repair));
             }
         }
         Ok(())
@@ -311,70 +303,6 @@ impl fmt::Debug for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Codec").finish_non_exhaustive()
     }
-}
-
-/// Steps of the library's transform that cost as much as a term of a sum: measured from 2+1 to 96+9.
-const STEPS_PER_TERM: usize = 1;
-
-/// How `rows` of a group's `code_rows` are computed.
-fn way_to_encode(source_count: usize, code_rows: usize, rows: usize) -> Way {
-    if source_count == 1 {
-        return Way::Copy;
-    }
-    // Each block of sources is transformed, and their sum.
-    let block = code_rows.next_power_of_two();
-    let blocks = source_count.div_ceil(block) + 1;
-    let steps = blocks * block * block.trailing_zeros() as usize / 2;
-    if rows <= SUMS_MAX && rows * source_count * STEPS_PER_TERM <= steps {
-        Way::Direct
-    } else {
-        Way::Transform
-    }
-}
-
-/// How `lost` sources of a group are computed.
-fn way_to_recover(source_count: usize, code_rows: usize, lost: usize) -> Way {
-    // All positions are transformed there and back.
-    let size = (code_rows.next_power_of_two() + source_count).next_power_of_two();
-    let steps = size * size.trailing_zeros() as usize;
-    if lost <= SUMS_MAX && lost * source_count * STEPS_PER_TERM <= steps {
-        Way::Direct
-    } else {
-        Way::Transform
-    }
-}
-
-/// The sources that are not there, in order; `None` when they are more than there is room for, or one is twice or not
-/// of the group.
-fn lost_of<'a, 'r>(
-    source_count: usize,
-    sources: impl Iterator<Item = (usize, &'a [u8])>,
-    room: &'r mut [usize; SUMS_MAX],
-) -> Option<&'r [usize]> {
-    let mut here = [false; GROUP_SYMBOLS_MAX];
-    for (index, _) in sources {
-        if index >= source_count || std::mem::replace(&mut here[index], true) {
-            return None;
-        }
-    }
-    let mut count = 0;
-    for (index, _) in here[..source_count].iter().enumerate().filter(|(_, here)| !**here) {
-        *room.get_mut(count)? = index;
-        count += 1;
-    }
-    Some(&room[..count])
-}
-
-/// Whether symbols have indexes below `count`, none of them twice, and are not too long.
-fn are_sound<'a>(
-    mut symbols: impl Iterator<Item = (usize, &'a [u8])>,
-    count: usize,
-    symbol_bytes: usize,
-) -> bool {
-    let mut seen = [false; GROUP_SYMBOLS_MAX];
-    symbols.all(|(index, symbol)| {
-        index < count && symbol.len() <= symbol_bytes && !std::mem::replace(&mut seen[index], true)
-    })
 }
 
 const fn check_shape(

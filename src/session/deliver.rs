@@ -57,11 +57,9 @@ impl Session {
                     virtio,
                     packet,
                 } => {
-                    let frame = self
-                        .ingress
-                        .frames
-                        .take(VIRTIO_BYTES + packet.len())
-                        .ok_or(DropReason::NoBuffer)?;
+                    let Some(frame) = self.ingress.frames.take(VIRTIO_BYTES + packet.len()) else {
+                        return Err(self.no_buffer());
+                    };
                     let out = self.ingress.frames.bytes_mut(&frame);
                     virtio.emit(out);
                     out[VIRTIO_BYTES..].copy_from_slice(packet);
@@ -101,7 +99,11 @@ impl Session {
             reorder,
             ..
         } = &mut self.ingress;
-        match assembler.insert(frames, lane, seq, frame_bytes, offset, bytes)? {
+        let progress = match assembler.insert(frames, lane, seq, frame_bytes, offset, bytes) {
+            Err(DropReason::NoBuffer) => return Err(self.no_buffer()),
+            other => other?,
+        };
+        match progress {
             Progress::Started(id) => self.insert((lane, seq), Item::Partial(id), since, now),
             Progress::More(_) => {}
             Progress::Complete(frame) => {
@@ -116,6 +118,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// A frame found no room: what was waited for longest is waited for no more. Else the frame's own place would be one
+    /// hole more, behind which all that comes keeps its room until the hold time is over, and nothing got out of that.
+    fn no_buffer(&mut self) -> DropReason {
+        self.ingress.reorder.give_up_oldest();
+        DropReason::NoBuffer
     }
 
     fn insert(&mut self, (lane, seq): (Lane, u32), item: Item, since: Instant, now: Instant) {

@@ -1,9 +1,13 @@
-//! What the links' figures come to, computed when they change: several times in each turn of a busy loop somebody asks,
-//! and the answer has two powers for each link.
+//! What the links' figures come to, computed when they change: several times in each turn of a busy loop somebody asks
+//! for the assessments, which take two powers for each link, and with every symbol for the limits of a group.
 
+use std::cell::Cell;
 use std::mem;
+use std::time::Duration;
 
+use crate::base::Rate;
 use crate::base::id::LINKS_MAX;
+use crate::fec::protection::{GroupLimits, group_limits};
 use crate::stripe::{Assessment, Exponents, Figures, assess};
 
 /// The last figures and what followed from them.
@@ -43,7 +47,8 @@ impl Judgement {
         exponents: Exponents,
         load: f64,
     ) -> &[Assessment] {
-        #[allow(clippy::float_cmp)] // the same input gives the same output, and any other is another
+        #[allow(clippy::float_cmp)]
+        // the same input gives the same output, and any other is another
         let same = self.figures == figures && self.exponents == exponents && self.load == load;
         if !same {
             assess(&figures, exponents, load, &mut self.assessments);
@@ -54,11 +59,44 @@ impl Judgement {
     }
 }
 
+/// The limits of groups that were asked for last.
+#[derive(Debug, Default)]
+pub(super) struct Limits(Cell<Option<(Flow, GroupLimits)>>);
+
+/// What the limits of a group follow from: rate, length of symbols, hold time of the receiver.
+type Flow = (Rate, usize, Duration);
+
+impl Limits {
+    /// The limits of groups of symbols that flow at `rate`, for a receiver that waits `hold` for a hole.
+    pub(super) fn of(&self, rate: Rate, symbol_bytes: usize, hold: Duration) -> GroupLimits {
+        let flow = (rate, symbol_bytes, hold);
+        match self.0.get() {
+            Some((known, limits)) if known == flow => limits,
+            _ => {
+                let limits = group_limits(rate, symbol_bytes, hold);
+                self.0.set(Some((flow, limits)));
+                limits
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Rate, Rng};
-    use std::time::Duration;
+    use crate::base::Rng;
+
+    #[test]
+    fn limits_follow_what_they_depend_on() {
+        let limits = Limits::default();
+        for mbps in [10, 10, 100, 10] {
+            for (bytes, ms) in [(1408, 50), (1408, 150), (1168, 150), (1168, 150)] {
+                let (rate, hold) = (Rate::from_mbps(mbps), Duration::from_millis(ms));
+                let expected = group_limits(rate, bytes, hold);
+                assert_eq!(limits.of(rate, bytes, hold), expected);
+            }
+        }
+    }
 
     #[test]
     fn what_is_remembered_is_what_would_be_computed() {

@@ -133,6 +133,7 @@ pub struct Session {
     /// only pinned classes use.
     apart: Vec<Candidate>,
     judgement: judgement::Judgement,
+    limits: judgement::Limits,
     held_back: usize,
     /// How many links latency mode needs.
     quick_links: usize,
@@ -212,6 +213,7 @@ impl Session {
             candidates: Vec::with_capacity(LINKS_MAX),
             apart: Vec::with_capacity(LINKS_MAX),
             judgement: judgement::Judgement::new(),
+            limits: judgement::Limits::default(),
             held_back: 0,
             quick_links: 0,
             judged_at: now,

@@ -14,7 +14,7 @@ use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{Instant, Rate};
 use crate::fec::GROUP_SYMBOLS_MAX;
-use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
+use crate::fec::protection::{GroupLimits, Loss, Mode as FecMode};
 use crate::link::owd::base_difference;
 use crate::link::{Phase, State};
 use crate::stripe::weight::BACKLOG_EXTRA;
@@ -316,7 +316,7 @@ impl Session {
     /// Most symbols and longest fill time of a group.
     pub(super) fn group_limits(&self, route: usize) -> GroupLimits {
         let symbol = overhead::symbol_bytes_max(self.size.datagram_bytes);
-        let limits = protection::group_limits(self.rate_on(route), symbol, self.peer_hold);
+        let limits = self.limits.of(self.rate_on(route), symbol, self.peer_hold);
         match self.config.fec {
             FecMode::Fixed { source_count, .. } => GroupLimits {
                 source_count_max: source_count,
