@@ -61,6 +61,17 @@ pub fn cost(span: Duration, units: u32, mut work: impl FnMut()) -> Cost {
     Cost::of(takes)
 }
 
+/// What reading the clock twice takes, where nothing is done between.
+pub fn clock_cost() -> Duration {
+    let empty = |_| {
+        let before = thread_time();
+        thread_time().saturating_sub(before)
+    };
+    let mut takes: Vec<Duration> = (0..101).map(empty).collect();
+    takes.sort_unstable();
+    takes[takes.len() / 2]
+}
+
 /// As a number.
 pub fn nanos(span: Duration) -> f64 {
     span.as_secs_f64() * 1e9

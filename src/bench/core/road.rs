@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::cost::clock_cost;
 use super::{frames, pair};
 use crate::base::{DropCounters, FRAME_BYTES_MAX, Instant, LinkId};
 use crate::fec::protection::Mode as FecMode;
@@ -131,6 +132,8 @@ pub struct Road {
     frame: Vec<u8>,
     carried: u64,
     delivered_bytes: u64,
+    /// Of reading the clock, in each span of time.
+    clock_cost: Duration,
     /// What the server refused of it, by reason.
     pub refused: DropCounters,
 }
@@ -164,6 +167,7 @@ impl Road {
             frame: vec![0; FRAME_BYTES_MAX],
             carried: 0,
             delivered_bytes: 0,
+            clock_cost: clock_cost(),
             refused: DropCounters::default(),
         }
     }
@@ -256,8 +260,9 @@ impl Road {
             self.delivered_bytes += (bytes - VIRTIO_BYTES) as u64;
         }
         let ended = thread_time();
-        spent.sending += between.saturating_sub(started);
-        spent.receiving += ended.saturating_sub(between);
+        let clock = self.clock_cost;
+        spent.sending += between.saturating_sub(started).saturating_sub(clock);
+        spent.receiving += ended.saturating_sub(between).saturating_sub(clock);
     }
 }
 

@@ -9,8 +9,8 @@ use super::stages::{Code, Stage};
 const LEGEND: &str = "
 send, receive: processor time of each end for a packet, median (and the best
 twentieth of the takes); M/s: packets a second and core. both: packets a second
-through both ends on the same core, all threads together. Superframes (tso) count
-as the packets of 1400 bytes that they stand for.
+through both ends on one core for each thread, all threads together. Superframes
+(tso) count as the packets of 1400 bytes that they stand for.
 ";
 
 pub(super) fn core(figures: &CoreFigures) -> String {
