@@ -297,4 +297,28 @@ mod tests {
         let arrived = spent.packets / offered as f64;
         assert!(arrived > 0.9, "{arrived} of {offered}: {:?}", road.refused);
     }
+
+    #[test]
+    fn a_report_leaves_when_it_is_full() {
+        let reports = |packets_per_s| {
+            let mut road = Road::new(Load {
+                name: "one way",
+                links: 1,
+                fec: FecMode::Off,
+                traffic: Traffic::Udp(1400),
+                packets_per_s,
+                lose_each: 0,
+            });
+            let mut sent = || {
+                road.pass(Duration::from_millis(500));
+                road.server.stats(road.now).links[0].sent.1
+            };
+            let before = sent();
+            sent() - before
+        };
+        // One in 5 ms, but for 256 datagrams one in a millisecond.
+        let (slow, fast) = (reports(10_000), reports(300_000));
+        assert!((90..150).contains(&slow), "{slow}");
+        assert!((400..=600).contains(&fast), "{fast}");
+    }
 }
