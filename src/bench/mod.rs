@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod contender;
+pub mod core;
 pub mod emulator;
 mod measure;
 pub mod plan;

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::{EXIT_USAGE, Failure, finish};
+use crate::bench::core::{self, CorePlan};
 use crate::bench::emulator::EmulatorPlan;
 use crate::bench::plan::{Case, Direction, LINKS_DEFAULT, Link};
 use crate::bench::{Plan, aggregation, emulator};
@@ -19,6 +20,10 @@ use crate::crypto::keys::PrivateKey;
 const SECONDS_MAX: u64 = 3600;
 /// Most runs: a day's work with the defaults.
 const RUNS_MAX: u64 = 100;
+/// Most threads of `bench core`: the processors of a large machine.
+const THREADS_MAX: u64 = 256;
+/// Longest time for a figure of the benches without a network: it does not get better after seconds.
+const FIGURE_SECONDS_MAX: f64 = 600.0;
 
 /// What is measured.
 #[derive(Clone, Debug, Subcommand)]
@@ -28,6 +33,56 @@ pub enum BenchCommand {
     Aggregation(AggregationArgs),
     /// Measure the link emulator itself: how exact its rates are, and what delay it adds
     Emulator(EmulatorArgs),
+    /// Measure the tunnel without the kernel: each step of the packet path, and whole sessions under load
+    Core(CoreArgs),
+    /// Measure the repair symbols of groups: computing them, and recovering what was lost
+    Fec(FiguresArgs),
+    /// Measure sealing and opening of datagrams, with both ciphers
+    Crypto(FiguresArgs),
+}
+
+/// Options of `bench core`.
+#[derive(Clone, Debug, Args)]
+pub struct CoreArgs {
+    /// Only these loads of a session, without the single steps; several separated by commas [default: all]
+    #[arg(long = "load", value_delimiter = ',', value_parser = load_name, value_name = "NAME")]
+    pub loads: Vec<String>,
+    /// Threads that carry each load at once, every one with sessions of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX), value_name = "N")]
+    pub threads: u64,
+    /// Time and format.
+    #[command(flatten)]
+    pub figures: FiguresArgs,
+}
+
+/// Options of all benches without a network.
+#[derive(Clone, Debug, Args)]
+pub struct FiguresArgs {
+    /// How long each figure is measured
+    #[arg(long, default_value_t = 0.5, value_parser = figure_seconds, value_name = "S")]
+    pub seconds: f64,
+    /// Print one JSON document and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A load by its name.
+fn load_name(text: &str) -> Result<String, String> {
+    let names: Vec<&str> = core::LOADS.iter().map(|load| load.name).collect();
+    if names.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("there are {}", names.join(", ")))
+    }
+}
+
+/// Time of a figure.
+fn figure_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok();
+    let fits = |seconds: &f64| (0.01..=FIGURE_SECONDS_MAX).contains(seconds);
+    seconds
+        .filter(fits)
+        .ok_or_else(|| format!("a number of seconds from 0.01 to {FIGURE_SECONDS_MAX}"))
 }
 
 /// Options of `bench aggregation`.
@@ -125,6 +180,14 @@ pub fn bench(command: BenchCommand, command_line: &[OsString]) -> ExitCode {
             };
             emulator::emulator(&plan, args.json, command_line)
         }
+        BenchCommand::Core(args) => core::core(&CorePlan {
+            loads: args.loads,
+            seconds: args.figures.seconds,
+            threads: usize::try_from(args.threads).unwrap_or(1),
+            json: args.figures.json,
+        }),
+        BenchCommand::Fec(args) => core::fec(args.seconds, args.json),
+        BenchCommand::Crypto(args) => core::crypto(args.seconds, args.json),
     }
 }
 
@@ -210,7 +273,29 @@ mod tests {
         let words = ["bench", "aggregation"].iter().chain(words);
         match Cli::try_parse_from(words)?.command {
             BenchCommand::Aggregation(args) => Ok(args),
-            BenchCommand::Emulator(_) => unreachable!("not asked for"),
+            _ => unreachable!("not asked for"),
+        }
+    }
+
+    #[test]
+    fn benches_without_a_network_know_their_loads_and_bounds() {
+        let parse = |words: &[&str]| {
+            let words = ["bench", "core"].iter().chain(words);
+            match Cli::try_parse_from(words)?.command {
+                BenchCommand::Core(args) => Ok(args),
+                _ => unreachable!("not asked for"),
+            }
+        };
+        let args: CoreArgs = parse(&["--load", "tso,ack", "--threads=2", "--json"]).unwrap();
+        assert_eq!(args.loads, ["tso", "ack"]);
+        assert_eq!((args.threads, args.figures.json), (2, true));
+        for (words, part) in [
+            (["--load", "huge"], "tso-fixed"),
+            (["--threads", "0"], "1..=256"),
+            (["--seconds", "0"], "0.01"),
+        ] {
+            let error: clap::Error = parse(&words).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
         }
     }
 

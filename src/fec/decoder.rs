@@ -45,6 +45,8 @@ pub struct Decoder {
     newest: u64,
     /// No group before this id holds a symbol.
     oldest_held: u64,
+    /// No group from `oldest_held` to before this one is open: expiry does not look at them each time.
+    first_open: u64,
     recovered: Recoveries,
     /// The group of what waits in `recovered`.
     recovered_of: GroupId,
@@ -93,6 +95,7 @@ impl Decoder {
             groups: (0..GROUP_WINDOW).map(|_| Group::UNSEEN).collect(),
             newest: 0,
             oldest_held: 0,
+            first_open: 0,
             recovered: Recoveries::new(symbol_bytes),
             recovered_of: GroupId(0),
             counters: DecoderCounters::default(),
@@ -217,23 +220,35 @@ impl Decoder {
 
     /// Gives up the open groups that began before `before`, so that a quiet tunnel does not keep them.
     pub fn expire(&mut self, before: Instant) {
-        for id in self.oldest_held..=self.newest {
-            let state = &self.groups[ring_index(id)];
-            let passed = match state.phase {
-                Phase::Open if state.opened_at >= before => return,
-                Phase::Open => {
-                    self.give_up(id);
-                    true
-                }
-                // Its symbols may still be on their way: the cursor passes it only together with a later
-                // group that is too old.
-                Phase::Unseen => false,
-                Phase::Complete | Phase::GivenUp | Phase::Inconsistent => id == self.oldest_held,
-            };
-            if passed {
-                self.oldest_held = id + 1;
+        loop {
+            while self.oldest_held <= self.newest && self.is_over(self.oldest_held) {
+                self.oldest_held += 1;
             }
+            // What is unseen may still be on its way: the cursor passes it only together with a later group that is
+            // too old.
+            self.first_open = self.first_open.max(self.oldest_held);
+            while self.first_open <= self.newest && !self.is_open(self.first_open) {
+                self.first_open += 1;
+            }
+            let id = self.first_open;
+            if id > self.newest || self.groups[ring_index(id)].opened_at >= before {
+                return;
+            }
+            self.give_up(id);
+            self.oldest_held = id + 1;
         }
+    }
+
+    fn is_open(&self, id: u64) -> bool {
+        self.groups[ring_index(id)].phase == Phase::Open
+    }
+
+    /// Whether a group that something came of holds nothing any more.
+    fn is_over(&self, id: u64) -> bool {
+        !matches!(
+            self.groups[ring_index(id)].phase,
+            Phase::Open | Phase::Unseen
+        )
     }
 
     /// What was done so far.
@@ -272,6 +287,7 @@ impl Decoder {
         let state = &mut self.groups[ring_index(id)];
         if state.phase == Phase::Unseen {
             state.phase = Phase::Open;
+            self.first_open = self.first_open.min(id);
             state.opened_at = now;
             self.counters.groups += 1;
         }

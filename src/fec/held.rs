@@ -105,7 +105,7 @@ impl HeldSymbols {
     }
 
     /// The symbols of a list with their names, last one first.
-    pub(super) fn iter(&self, list: &List) -> impl Iterator<Item = (u16, &[u8])> + '_ {
+    pub(super) fn iter(&self, list: &List) -> impl Iterator<Item = (u16, &[u8])> + Clone + '_ {
         let mut at = list.head;
         std::iter::from_fn(move || {
             let node = self.nodes.get(at as usize)?;

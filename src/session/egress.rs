@@ -14,7 +14,6 @@
 use std::time::Duration;
 
 use super::Session;
-use super::groups::GroupShape;
 use super::routes::{Route, Scope, Treatment};
 use super::symbols::{GROUPS, SymbolKey, SymbolStore};
 use crate::base::id::{LANES, LINKS_MAX};
@@ -109,18 +108,17 @@ pub struct Egress {
     /// Repair symbols planned for the open groups; 0 tells the receiver not to keep bodies.
     pub(super) planned: Vec<usize>,
     pub(super) codec: Codec,
-    pub(super) repairs: Vec<u8>,
+    /// Repair symbols that were just made: empty between two calls.
+    pub(super) repairs: Vec<SymbolKey>,
     /// How much repair a group gets.
     pub(super) protection: Protection,
     /// Sources of the open groups on each WAN.
     pub(super) spread: Vec<[u8; LINKS_MAX]>,
     /// Groups to mend: empty between two calls.
     pub(super) late: Vec<GroupId>,
-    /// The late group whose new repair symbols lie in `repairs`, and room for its sources' keys.
-    pub(super) mended: GroupShape,
+    /// Room for the keys of a late group's sources.
     pub(super) sources: Vec<SymbolKey>,
     pub(super) scheduler: Scheduler,
-    pub(super) body: Vec<u8>,
     /// Symbols sent for the first time, as repair, and again.
     pub(super) counts: SymbolCounts,
 }
@@ -162,14 +160,12 @@ impl Egress {
             open: (0..GROUP_CLASSES).map(|_| OpenGroup::new()).collect(),
             planned: vec![0; GROUP_CLASSES],
             codec,
-            repairs: vec![0; REPAIR_MAX * symbol_bytes],
+            repairs: Vec::with_capacity(REPAIR_MAX),
             protection: Protection::new(fec),
             spread: vec![[0; LINKS_MAX]; GROUP_CLASSES],
             late: Vec::with_capacity(GROUPS),
-            mended: GroupShape::default(),
             sources: Vec::with_capacity(GROUP_SYMBOLS_MAX),
             scheduler,
-            body: vec![0; body_bytes_max],
             counts: SymbolCounts::default(),
         }
     }
@@ -384,12 +380,7 @@ impl Session {
             return;
         }
         let mut writer = BodyWriter::new();
-        let written = writer.push(
-            &mut self.egress.body[..self.size.body_bytes],
-            lane,
-            seq,
-            self.egress.frames.bytes(&frame),
-        );
+        let written = self.write_body(&mut writer, lane, seq, &frame);
         debug_assert_eq!(written, Ok(true), "the length was compared above");
         self.egress.frames.give(frame);
         if !sparse {
@@ -420,14 +411,22 @@ impl Session {
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
             self.note_bulk(lane, frame.len());
-            let _ = writer.push(
-                &mut self.egress.body[..self.size.body_bytes],
-                lane,
-                seq,
-                self.egress.frames.bytes(frame),
-            );
+            let _ = self.write_body(writer, lane, seq, frame);
             self.egress.frames.give(taken.frame);
         }
+    }
+
+    /// Appends a frame to the body of the next source.
+    fn write_body(
+        &mut self,
+        writer: &mut BodyWriter,
+        lane: Lane,
+        seq: u32,
+        frame: &Frame,
+    ) -> Result<bool, DropReason> {
+        let Egress { frames, store, .. } = &mut self.egress;
+        let room = &mut store.body_room()[..self.size.body_bytes];
+        writer.push(room, lane, seq, frames.bytes(frame))
     }
 
     fn next_lane_seq(&mut self, lane: Lane) -> u32 {
@@ -446,9 +445,9 @@ impl Session {
             self.egress.frames.give(cutting.frame);
             return;
         };
-        let frame = self.egress.frames.bytes(&cutting.frame);
-        let bytes = cut.emit(&mut self.egress.body, cutting.lane, cutting.seq, frame);
-        let lane = cutting.lane;
+        let Egress { frames, store, .. } = &mut self.egress;
+        let (lane, seq, frame) = (cutting.lane, cutting.seq, frames.bytes(&cutting.frame));
+        let bytes = cut.emit(store.body_room(), lane, seq, frame);
         self.egress.routes[route].cutting = Some(cutting);
         self.commit_equalised(route, lane, bytes, false, now);
     }

@@ -12,11 +12,13 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod deliver;
 pub mod egress;
 pub mod epochs;
 mod equal;
 mod groups;
 pub mod ingress;
+mod judgement;
 pub mod limits;
 pub mod link;
 mod modes;
@@ -130,6 +132,8 @@ pub struct Session {
     /// Links that ordinary packets do not use now: first `held_back` that latency mode does not need, then those that
     /// only pinned classes use.
     apart: Vec<Candidate>,
+    judgement: judgement::Judgement,
+    limits: judgement::Limits,
     held_back: usize,
     /// How many links latency mode needs.
     quick_links: usize,
@@ -208,6 +212,8 @@ impl Session {
             equaliser: equal::Equaliser::new(now),
             candidates: Vec::with_capacity(LINKS_MAX),
             apart: Vec::with_capacity(LINKS_MAX),
+            judgement: judgement::Judgement::new(),
+            limits: judgement::Limits::default(),
             held_back: 0,
             quick_links: 0,
             judged_at: now,

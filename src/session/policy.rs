@@ -259,7 +259,7 @@ impl Session {
                     && !limited
             };
             if let Some(link) = self.links.iter().find(may) {
-                figures[count] = self.figures_of(link, rtt_min);
+                figures[count] = self.figures_of(link, self.delay_of(link), rtt_min);
                 judged[count] = number;
                 count += 1;
             }

@@ -167,7 +167,7 @@ impl Session {
                 virtio,
                 packet,
             } if piece::whole_bytes(&virtio, packet, false) <= max => {
-                let out = &mut self.egress.body;
+                let out = self.egress.store.body_room();
                 let bytes = piece::emit_whole(out, lane, seq, &virtio, packet, false);
                 self.commit_body(route, bytes, false, now);
             }
@@ -182,7 +182,7 @@ impl Session {
                 self.scratch[VIRTIO_BYTES..frame_bytes].copy_from_slice(packet);
                 for cut in fragments(frame_bytes, max) {
                     let frame = &self.scratch[..frame_bytes];
-                    let bytes = cut.emit(&mut self.egress.body, lane, seq, frame);
+                    let bytes = cut.emit(self.egress.store.body_room(), lane, seq, frame);
                     self.commit_body(route, bytes, false, now);
                 }
             }
@@ -194,7 +194,7 @@ impl Session {
                 bytes,
             } => {
                 for part in bytes.chunks(max - FRAGMENT_HEADER_BYTES) {
-                    let out = &mut self.egress.body;
+                    let out = self.egress.store.body_room();
                     let written =
                         piece::emit_fragment(out, lane, seq, frame_bytes, offset, part, false);
                     offset += part.len();

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::config::WIRE_OVERHEAD_BYTES;
 use super::link::Link;
 use super::path::Origin;
-use super::symbols::{SymbolKey, SymbolKind};
+use super::symbols::SymbolKey;
 use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
 use crate::base::{DropReason, Instant, LinkId};
 use crate::link::State;
+use crate::link::receiver::low_micros;
 use crate::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, TAG_BYTES};
 use crate::wire::message::{LinkOpen, Message, Writer};
 
@@ -291,7 +292,7 @@ impl Session {
         })
     }
 
-    /// Seals the symbol behind a key at the start of `out`; `None` when nobody needs it.
+    /// Seals the symbol behind a key, from where it lies, to the start of `out`; `None` when nobody needs it.
     fn seal_symbol(
         &mut self,
         id: LinkId,
@@ -299,19 +300,17 @@ impl Session {
         out: &mut [u8],
         now: Instant,
     ) -> Option<usize> {
-        if !self.egress.store.is_wanted(key) {
+        let plaintext = self.egress.store.plaintext(key, low_micros(now))?;
+        let bytes = plaintext.len() + DATA_OVERHEAD_BYTES;
+        let keys = self.epochs.current_mut()?.links.get_mut(id.index())?;
+        let index = keys.receiver_index;
+        let Ok(number) = keys.seal.seal_from(index, plaintext, &mut out[..bytes]) else {
+            self.drops.count(DropReason::EpochExpired);
             return None;
-        }
-        let (kind, header, symbol) = self.egress.store.get(key)?;
-        let mut writer = plaintext(out, now);
-        // A source symbol is `length | body`, which is just how SYMBOL writes a body.
-        let fits = match kind {
-            SymbolKind::Source => writer.push(&Message::Symbol(header, &symbol[2..])),
-            SymbolKind::Repair => writer.push(&Message::Repair(header, symbol)),
         };
-        debug_assert!(fits, "the buffer holds a run");
-        let length = writer.len();
-        self.seal(id, length, out, Carried::Symbol(key), now)
+        let number = keys.sent_base + number;
+        self.book(id, number, bytes, Carried::Symbol(key), now);
+        Some(bytes)
     }
 
     /// Whether the keys in use still seal for a link. They end for one link alone when it has sealed all it may.
@@ -337,6 +336,12 @@ impl Session {
             return None;
         };
         let number = keys.sent_base + packet_number;
+        self.book(id, number, bytes, carried, now);
+        Some(bytes)
+    }
+
+    /// Books a sealed datagram with everyone who counts what leaves.
+    fn book(&mut self, id: LinkId, number: u64, bytes: usize, carried: Carried, now: Instant) {
         let wire = overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
         let link = &mut self.links[id.index()];
         link.sent_next = number + 1;
@@ -361,7 +366,6 @@ impl Session {
                 pacer.on_transmit_unasked(u64::from(wire), now);
             }
         }
-        Some(bytes)
     }
 
     /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
@@ -396,10 +400,8 @@ fn loss_on_wire(ratio: f64) -> u16 {
 }
 
 fn plaintext(out: &mut [u8], now: Instant) -> Writer<'_> {
-    #[allow(clippy::cast_possible_truncation)] // the low 32 bits are what travels
-    let send_time_us = now.as_micros() as u32;
     let end = out.len() - TAG_BYTES;
-    Writer::new(&mut out[DATA_HEADER_BYTES..end], send_time_us)
+    Writer::new(&mut out[DATA_HEADER_BYTES..end], low_micros(now))
 }
 
 fn single(link: LinkId, to: Option<Origin>, bytes: usize) -> Transmit {
