@@ -21,6 +21,7 @@
 //! * The value is used by the thread that opened it (the type is neither `Send` nor `Sync`).
 
 mod buf_ring;
+mod coalesce;
 mod epoll;
 mod ports;
 mod probe;

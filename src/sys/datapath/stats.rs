@@ -31,6 +31,8 @@ pub struct Stats {
     pub receive_errors: u64,
     /// Frames read from the TUN.
     pub tun_reads: u64,
+    /// Bytes of them.
+    pub tun_read_bytes: u64,
     /// Frames written to the TUN.
     pub tun_writes: u64,
     /// Frames that the TUN refused.
@@ -45,4 +47,16 @@ pub struct Stats {
     pub demotions: u64,
     /// Sends for a socket or TUN that does not exist.
     pub unknown_keys: u64,
+}
+
+impl Stats {
+    /// Reads that gave something, of both directions.
+    pub const fn reads(&self) -> u64 {
+        self.tun_reads + self.receives
+    }
+
+    /// Bytes that they gave.
+    pub const fn read_bytes(&self) -> u64 {
+        self.tun_read_bytes + self.receive_bytes
+    }
 }

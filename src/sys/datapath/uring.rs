@@ -19,11 +19,13 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::buf_ring::BufRing;
+use super::coalesce::{Coalesce, Patience};
 use super::ports::{Kind, ReadBuffers};
 use super::ring::{Completion, Ring};
 use super::token::Token;
 use super::{DatapathError, Handler, Shared};
 use crate::sys::arena::Arena;
+use crate::sys::clock::Clock;
 use memory::{locked_bytes_max, register, register_slots, unregister};
 
 /// One-shot reads outstanding for each descriptor. One costs a round trip for every read; from eight on the
@@ -68,6 +70,9 @@ pub(super) struct UringPath {
     oversize: Vec<u16>,
     /// Operations without their last completion.
     in_flight: usize,
+    /// How long waits collect.
+    coalesce: Coalesce,
+    clock: Clock,
 }
 
 impl UringPath {
@@ -118,6 +123,8 @@ impl UringPath {
             polls_due: Vec::with_capacity(shared.ports.capacity()),
             oversize: Vec::with_capacity(shared.slots.count()),
             in_flight: 0,
+            coalesce: Coalesce::new(),
+            clock: Clock::start(),
         })
     }
 
@@ -125,11 +132,17 @@ impl UringPath {
     pub(super) fn description(&self, slots: usize) -> String {
         let how = |multi| if multi { "multishot" } else { "one-shot" };
         format!(
-            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}",
+            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}, {}",
             how(self.datagrams.is_some()),
             how(self.frames.is_some()),
             self.fixed_slots,
             self.ring.mode(),
+            match (self.ring.is_registered(), self.ring.can_collect()) {
+                (true, true) => "registered ring, collecting waits",
+                (true, false) => "registered ring",
+                (false, true) => "collecting waits",
+                (false, false) => "waits for single completions",
+            },
             if self.restricted {
                 "restricted"
             } else {
@@ -238,10 +251,11 @@ impl UringPath {
             self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
         }
         let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
-        let (want, timeout) = (u32::from(wait), timeout.filter(|_| wait));
+        let patience = self.patience(wait);
         self.ring
-            .enter(want, timeout, &mut shared.stats)
+            .enter_collecting(patience, timeout.filter(|_| wait), &mut shared.stats)
             .map_err(waiting_failed)?;
+        let before = (shared.stats.reads(), shared.stats.read_bytes());
         let mut outcome = self.dispatch_ready(shared, handler);
         // A flood uses up one-shot reads at once: read on instead of once a turn.
         for _ in 1..ROUNDS_MAX {
@@ -254,7 +268,21 @@ impl UringPath {
                 .map_err(waiting_failed)?;
             outcome = outcome.and(self.dispatch_ready(shared, handler));
         }
+        let stats = &shared.stats;
+        let (reads, bytes) = (stats.reads() - before.0, stats.read_bytes() - before.1);
+        self.coalesce.note(reads, bytes, self.clock.now());
         outcome
+    }
+
+    /// What ends the next wait.
+    fn patience(&self, wait: bool) -> Patience {
+        if wait && self.ring.can_collect() {
+            return self.coalesce.patience(self.ring.writes());
+        }
+        Patience {
+            want: u32::from(wait),
+            min_wait: Duration::ZERO,
+        }
     }
 
     /// Dispatches what is ready now; what comes meanwhile is left for later.

@@ -77,6 +77,7 @@ impl UringPath {
         };
         shared.slots.pend(slot);
         self.in_flight += 1;
+        self.ring.note_write();
         let token = Token::Write {
             slot,
             offset,
