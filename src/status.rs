@@ -163,6 +163,10 @@ pub struct EngineStatus {
     pub tun_reads: u64,
     /// Frames written to the TUN.
     pub tun_writes: u64,
+    /// Packets that became part of a superframe on their way to the TUN.
+    pub tun_merged: u64,
+    /// Packets made of superframes that the kernel refused.
+    pub tun_split: u64,
 }
 
 /// One session with a peer.
@@ -195,6 +199,8 @@ pub struct PeerStatus {
     pub fec: FecStatus,
     /// Reordering.
     pub reorder: ReorderStatus,
+    /// How long inner packets are with us.
+    pub residence: ResidenceStatus,
     /// Everything discarded in this session, by reason; reasons with zero are left out.
     pub drops: BTreeMap<String, u64>,
 }
@@ -289,6 +295,16 @@ pub struct FecStatus {
     pub loss_ratio_before: f64,
     /// Part of the source symbols missing after FEC, in the last seconds, 0 to 1.
     pub loss_ratio_after: f64,
+}
+
+/// How long inner packets were with us in the last two seconds, queues included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResidenceStatus {
+    /// From the read of the TUN to the datagram that carries the packet's first byte for the first time.
+    pub out_ms: Percentiles,
+    /// From the read of the socket that brought the packet's last byte to the write of the TUN.
+    pub in_ms: Percentiles,
 }
 
 /// Reordering of one session's receiving direction.

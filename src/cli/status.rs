@@ -204,6 +204,15 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
             reorder.hold_ms, reorder.depth, reorder.wait_ms.p99, reorder.skipped, reorder.late
         ),
     );
+    let (way_out, way_in) = (&peer.residence.out_ms, &peer.residence.in_ms);
+    line(
+        out,
+        "residence",
+        &format!(
+            " out p50 {:.2} p99 {:.2} ms  in p50 {:.2} p99 {:.2} ms",
+            way_out.p50, way_out.p99, way_in.p50, way_in.p99
+        ),
+    );
     if let Some(drops) = drops(&peer.drops) {
         line(out, "drops", &drops);
     }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::control_socket::{Connections, ControlSocket};
+use super::landing::Landing;
 use super::quota::Quotas;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
@@ -244,6 +245,7 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
         ..DatapathConfig::default()
     };
     let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
+    let landing = Landing::new(prepared.tun.offloads());
     let work = move || -> Result<(), String> {
         if let Err(error) = crate::sys::priority::raise() {
             tracing::debug!(%error, "data thread keeps ordinary priority");
@@ -266,7 +268,7 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
         let result = match opened {
             Ok((datapath, sockets)) => {
                 let _ = ready.send(Ok(datapath.description().to_owned()));
-                let worker = Worker::new(role, datapath, sockets, clock, received);
+                let worker = Worker::new(role, datapath, sockets, landing, clock, received);
                 worker.run().map_err(|error| chain(&error))
             }
             Err(error) => {

@@ -15,8 +15,8 @@ use crate::link::{self, Cause, State};
 use crate::session::policy::Standing;
 use crate::session::stats::{LinkStats, SessionStats};
 use crate::status::{
-    EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, SCHEMA, Status,
-    TunnelStatus,
+    EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, ResidenceStatus,
+    SCHEMA, Status, TunnelStatus,
 };
 
 /// Bytes of the counters at the last sample, by peer and link, so that rates have a span.
@@ -182,6 +182,8 @@ impl Reporter {
             udp_segmented_sends: stats.gso_sends,
             tun_reads: stats.tun_reads,
             tun_writes: stats.tun_writes,
+            tun_merged: snapshot.landing.merged,
+            tun_split: snapshot.landing.split,
         }
     }
 
@@ -223,6 +225,10 @@ impl Reporter {
             .collect();
         fill_fec(&mut status.fec, session);
         status.reorder = reorder(session);
+        status.residence = ResidenceStatus {
+            out_ms: percentiles(&session.residence),
+            in_ms: percentiles(&session.waits),
+        };
         status.drops = drops(&session.drops);
         status
     }

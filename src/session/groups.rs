@@ -132,15 +132,18 @@ impl Session {
             store,
             body,
             counts,
+            since,
             ..
         } = &mut self.egress;
         counts.source += 1;
-        store.add(SymbolKind::Source, header, |slot| {
+        let key = store.add(SymbolKind::Source, header, |slot| {
             let length = u16::try_from(bytes).unwrap_or(u16::MAX);
             slot[..SYMBOL_LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
             slot[SYMBOL_LENGTH_BYTES..SYMBOL_LENGTH_BYTES + bytes].copy_from_slice(&body[..bytes]);
             SYMBOL_LENGTH_BYTES + bytes
-        })
+        })?;
+        store.set_since(key, *since);
+        Some(key)
     }
 
     /// Puts a copy of a symbol on the link of a candidate.

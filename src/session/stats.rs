@@ -30,8 +30,11 @@ pub struct SessionStats {
     pub reorder: reorder::Counters,
     /// How long a hole is waited for.
     pub hold: Duration,
-    /// How long frames waited for their turn lately.
+    /// How long frames waited for their turn lately: from the read of the socket that completed them to the write
+    /// of the TUN.
     pub waits: Percentiles,
+    /// How long frames were with us lately on their way out: from the read of the TUN to the seal of the datagram.
+    pub residence: Percentiles,
     /// Frames and bytes taken from the TUN.
     pub accepted: (u64, u64),
     /// Frames and bytes handed to the TUN.
@@ -147,6 +150,7 @@ impl Session {
             reorder: *self.ingress.reorder.counters(),
             hold: self.hold,
             waits: *self.ingress.waits.refresh(now),
+            residence: *self.egress.residence.refresh(now),
             accepted: self.accepted,
             delivered: self.ingress.delivered,
             rescued_frames: self.rescued_frames,

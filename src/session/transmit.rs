@@ -311,7 +311,11 @@ impl Session {
         };
         debug_assert!(fits, "the buffer holds a run");
         let length = writer.len();
-        self.seal(id, length, out, Carried::Symbol(key), now)
+        let bytes = self.seal(id, length, out, Carried::Symbol(key), now)?;
+        if let Some(since) = self.egress.store.take_since(key) {
+            self.egress.residence.record(now.since(since), now);
+        }
+        Some(bytes)
     }
 
     /// Whether the keys in use still seal for a link. They end for one link alone when it has sealed all it may.

@@ -34,6 +34,6 @@ pub use namespace::Namespace;
 pub use netdev::{Netdev, NetdevError};
 pub use packet::{PacketError, PacketSocket, ReceiveBatch};
 pub use signal::{Signal, Signals};
-pub use tun::{Tun, TunConfig, TunError};
+pub use tun::{Offloads, Tun, TunConfig, TunError};
 pub use udp::{UdpConfig, UdpError, UdpSocket};
 pub use wake::Wake;

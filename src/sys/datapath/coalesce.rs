@@ -106,7 +106,13 @@ mod tests {
     use super::*;
 
     /// Turns of `reads` reads and `bytes` bytes each `gap_us`, for 20 ms.
-    fn after(coalesce: &mut Coalesce, start: Instant, gap_us: u64, reads: u64, bytes: u64) -> Instant {
+    fn after(
+        coalesce: &mut Coalesce,
+        start: Instant,
+        gap_us: u64,
+        reads: u64,
+        bytes: u64,
+    ) -> Instant {
         let mut now = start;
         while now.since(start) < Duration::from_millis(20) {
             now = now + Duration::from_micros(gap_us);

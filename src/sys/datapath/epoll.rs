@@ -250,7 +250,7 @@ fn write(shared: &mut Shared, pending: &mut Pending, handler: &mut impl Handler)
             let bytes = shared.slots.part(pending.slot, 0, whole);
             if let Err(errno) = nix::unistd::write(&shared.ports.port(index).fd, bytes) {
                 shared.stats.tun_errors += 1;
-                handler.on_tun_error(errno as i32);
+                handler.on_tun_error(errno as i32, bytes);
             }
         }
         Job::Datagrams { segment, .. } => {
@@ -357,6 +357,6 @@ impl Handler for Nobody {
     fn on_datagrams(&mut self, _: u32, _: &mut [u8]) {}
     fn on_readable(&mut self, _: u32) {}
     fn on_send_error(&mut self, _: u32, _: i32, _: usize) {}
-    fn on_tun_error(&mut self, _: i32) {}
+    fn on_tun_error(&mut self, _: i32, _: &[u8]) {}
     fn on_wake(&mut self) {}
 }

@@ -67,7 +67,7 @@ pub trait Handler {
     fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize);
 
     /// The kernel refused a frame written to the TUN.
-    fn on_tun_error(&mut self, errno: i32);
+    fn on_tun_error(&mut self, errno: i32, frame: &[u8]);
 
     /// Somebody signalled a [`Wake`].
     fn on_wake(&mut self);
@@ -254,6 +254,11 @@ impl Datapath {
     /// The slot's memory; the content is whatever the last owner left.
     pub fn slot_bytes(&mut self, slot: &SendSlot) -> &mut [u8] {
         self.shared.slots.bytes_mut(slot)
+    }
+
+    /// The memory of two slots, to move bytes from one to the other.
+    pub fn two_slots(&mut self, a: &SendSlot, b: &SendSlot) -> (&mut [u8], &mut [u8]) {
+        self.shared.slots.two_mut(a, b)
     }
 
     /// Free slots.

@@ -107,6 +107,17 @@ impl Slots {
         unsafe { self.arena.bytes_mut(start, self.slot_bytes) }
     }
 
+    /// Two slots at once.
+    pub(super) fn two_mut(&mut self, a: &SendSlot, b: &SendSlot) -> (&mut [u8], &mut [u8]) {
+        assert_ne!(a.0, b.0, "a slot has one owner");
+        let start = |slot: &SendSlot| usize::from(slot.0) * self.slot_bytes;
+        // SAFETY: as in `bytes_mut`; the two slots are different and so do not overlap.
+        let first = unsafe { self.arena.bytes_mut(start(a), self.slot_bytes) };
+        // SAFETY: as above.
+        let second = unsafe { self.arena.bytes_mut(start(b), self.slot_bytes) };
+        (first, second)
+    }
+
     /// Hands a slot over to the path; [`Slots::pend`] and [`Slots::done`] count its writes.
     pub(super) fn begin(&mut self, slot: SendSlot, bytes: usize, job: Job, ports: &Ports) -> u16 {
         let generation = ports.port(job.port()).generation;

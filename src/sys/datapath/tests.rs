@@ -42,7 +42,7 @@ impl Handler for Log {
     fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize) {
         self.send_errors.push((key, errno, bytes));
     }
-    fn on_tun_error(&mut self, errno: i32) {
+    fn on_tun_error(&mut self, errno: i32, _: &[u8]) {
         self.tun_errors.push(errno);
     }
     fn on_wake(&mut self) {

@@ -110,7 +110,7 @@ impl UringPath {
         } = sending.job
         else {
             shared.stats.tun_errors += 1;
-            handler.on_tun_error(errno);
+            handler.on_tun_error(errno, shared.slots.part(slot, offset, bytes));
             return;
         };
         let Some(port) = shared.ports.live(index, sending.generation) else {
