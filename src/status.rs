@@ -159,6 +159,10 @@ pub struct EngineStatus {
     pub udp_sends: u64,
     /// Those that carried more than one datagram.
     pub udp_segmented_sends: u64,
+    /// Runs sent without a copy, as far as we are concerned.
+    pub zero_copy_sends: u64,
+    /// Those of them that the kernel has copied all the same.
+    pub zero_copy_copied: u64,
     /// Frames read from the TUN.
     pub tun_reads: u64,
     /// Frames written to the TUN.
@@ -241,6 +245,8 @@ pub struct LinkStatus {
     pub loss_ratio_rx: f64,
     /// Longest datagram that is known to arrive in our sending direction; 0: the path is too narrow for data.
     pub datagram_bytes: u32,
+    /// Which runs leave as one segmented send: `on`, `uneven`, `off`.
+    pub gso: String,
     /// Times that long datagrams began to vanish.
     pub black_holes: u64,
     /// Datagrams sent.

@@ -25,7 +25,7 @@ use crate::config::{self, Backend, Config};
 use crate::endpoint::{Client, Server};
 use crate::session::config::WanConfig;
 use crate::status::{self, Request};
-use crate::sys::datapath::Config as DatapathConfig;
+use crate::sys::datapath::{Config as DatapathConfig, ZeroCopy};
 use crate::sys::{Clock, Datapath, Tier, Wake};
 
 /// How long the data thread may take to answer; it answers between two turns.
@@ -240,10 +240,7 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
     let parts = prepared.parts.take();
     let datagram_bytes_max = prepared.datagram_bytes_max;
     let offload = config.performance.offload;
-    let datapath_config = DatapathConfig {
-        tier: tier(config.performance.backend),
-        ..DatapathConfig::default()
-    };
+    let datapath_config = datapath_config(config);
     let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
     let landing = Landing::new(prepared.tun.offloads());
     let work = move || -> Result<(), String> {
@@ -314,6 +311,18 @@ fn make_role(
             now,
         ))),
     })
+}
+
+fn datapath_config(config: &Config) -> DatapathConfig {
+    DatapathConfig {
+        tier: tier(config.performance.backend),
+        zero_copy: match config.performance.zero_copy {
+            config::ZeroCopy::Auto => ZeroCopy::Auto,
+            config::ZeroCopy::On => ZeroCopy::On,
+            config::ZeroCopy::Off => ZeroCopy::Off,
+        },
+        ..DatapathConfig::default()
+    }
 }
 
 const fn tier(backend: Backend) -> Option<Tier> {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::base::{Prefix, WanId};
 use crate::config::{
-    self, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Mode, MssClamp, Peer, Wan,
-    WanRole,
+    self, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Gso, Mode, MssClamp, Peer,
+    Wan, WanRole,
 };
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
+use crate::link::gso::{Shape, Wanted};
 use crate::session::config::{
     ClassConfig, Direction, Equalise as Equal, Mode as Striping, MssMax, Policy, SessionConfig,
     WanConfig, WanLimits, WanRole as SessionRole,
@@ -59,6 +60,12 @@ pub fn session(config: &Config) -> SessionConfig {
             Equalise::Auto => Equal::Auto,
             Equalise::On => Equal::On,
             Equalise::Off => Equal::Off,
+        },
+        gso: match performance.gso {
+            Gso::Auto => Wanted::Auto,
+            Gso::On => Wanted::Exactly(Shape::On),
+            Gso::Uneven => Wanted::Exactly(Shape::Uneven),
+            Gso::Off => Wanted::Exactly(Shape::Off),
         },
         mss_max: match config.tunnel.mss_clamp {
             MssClamp::Off => None,

@@ -182,3 +182,7 @@ fn write(waiting: Waiting, datapath: &mut Datapath) {
     let bytes = train.finish(datapath.slot_bytes(&slot));
     datapath.write_tun(slot, bytes);
 }
+
+#[cfg(test)]
+#[path = "landing_tests.rs"]
+mod tests;

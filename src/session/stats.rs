@@ -122,6 +122,8 @@ pub struct LinkStats {
     /// Longest datagram that is known to arrive, our sending direction; 0 = not even the least size does, and the
     /// link carries no data.
     pub datagram_bytes: u32,
+    /// Which runs leave as one segmented send.
+    pub gso: &'static str,
     /// Times that long datagrams began to vanish.
     pub black_holes: u64,
 }
@@ -203,6 +205,7 @@ impl Session {
             lost_symbols: link.lost_symbols,
             share: if weights > 0.0 { weight / weights } else { 0.0 },
             suspicions: link.sender.counters().suspicions,
+            gso: link.sender.run_shape().name(),
             datagram_bytes: if link.sender.is_narrow() {
                 0
             } else {

@@ -26,7 +26,7 @@ pub mod wake;
 mod option;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use clock::Clock;
 pub use datapath::{Datapath, DatapathError, Handler, SendSlot, Tier};

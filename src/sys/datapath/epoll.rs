@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::ports::{Kind, Port};
-use super::slots::{Job, refuses_segments, stride};
+use super::slots::{Job, cut_by_message, refuses_segments, stride};
 use super::uring::deliver;
 use super::{DatapathError, Handler, SLOT_BYTES, Shared, Stats, read_error};
 use crate::sys::arena::Arena;
@@ -257,11 +257,21 @@ fn write(shared: &mut Shared, pending: &mut Pending, handler: &mut impl Handler)
             while pending.offset < whole {
                 let port = shared.ports.port(index);
                 let set = port.segment;
-                let count = stride(whole, segment, set).min(whole - pending.offset);
+                let by_message = pending.offset == 0 && cut_by_message(whole, segment, set);
+                let count = if by_message {
+                    whole
+                } else {
+                    stride(whole, segment, set).min(whole - pending.offset)
+                };
                 let bytes = shared.slots.part(pending.slot, pending.offset, count);
                 let several = segment != 0 && count > usize::from(segment);
                 shared.stats.submits += 1;
-                match write_datagrams(port, bytes, several) {
+                let written = if by_message {
+                    udp::send_segments(port.fd.as_fd(), bytes, segment)
+                } else {
+                    write_datagrams(port, bytes, several)
+                };
+                match written {
                     Ok(()) => count_send(&mut shared.stats, count, several),
                     Err(libc::EAGAIN) => return Progress::Full,
                     Err(errno) if several && refuses_segments(errno, segment, set) => {

@@ -33,6 +33,7 @@ mod tests;
 mod tier;
 mod token;
 mod uring;
+mod zero_copy;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -42,6 +43,7 @@ pub use ports::KEYS_MAX;
 pub use slots::SendSlot;
 pub use stats::Stats;
 pub use tier::{Config, SLOT_BYTES, Tier};
+pub use zero_copy::ZeroCopy;
 
 use super::udp::UdpSocket;
 use super::wake::Wake;
@@ -146,7 +148,7 @@ impl Datapath {
         let _ = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NANOS) };
         let slots = Slots::new(config.send_slots, config.slot_bytes.max(SLOT_BYTES))
             .map_err(DatapathError::Memory)?;
-        let ports = Ports::new(config.ports_max);
+        let ports = Ports::new(config.ports_max, config.zero_copy);
         let mut shared = Shared {
             ports,
             slots,

@@ -70,6 +70,11 @@ impl Completion {
         cqueue::more(self.flags)
     }
 
+    /// The kernel is done with the memory of a send without a copy; the result says whether it was one.
+    pub(super) fn notification(self) -> bool {
+        cqueue::notif(self.flags)
+    }
+
     /// The provided buffer that was filled or at least taken.
     pub(super) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
@@ -128,14 +133,15 @@ impl Ring {
     /// Restricts a disabled ring to the operations of a datapath and enables it. A seccomp filter does not see
     /// what a ring does; this is the fence against a ring that was taken over. `false` when the kernel cannot
     /// restrict (Linux 5.10): it is enabled all the same.
-    /// A kernel without ReadMulti refuses to hear of it, hence `read_multi`.
-    pub(super) fn enable(&self, read_multi: bool) -> io::Result<bool> {
+    /// A kernel without ReadMulti or SendZc refuses to hear of it, hence `read_multi` and `send_zc`.
+    pub(super) fn enable(&self, read_multi: bool, send_zc: bool) -> io::Result<bool> {
         let mut fence = vec![
             Restriction::sqe_op(opcode::Read::CODE),
             Restriction::sqe_op(opcode::ReadFixed::CODE),
             Restriction::sqe_op(opcode::RecvMulti::CODE),
             Restriction::sqe_op(opcode::Write::CODE),
             Restriction::sqe_op(opcode::WriteFixed::CODE),
+            Restriction::sqe_op(opcode::SendMsg::CODE),
             Restriction::sqe_op(opcode::PollAdd::CODE),
             Restriction::sqe_op(opcode::AsyncCancel::CODE),
             Restriction::sqe_flags_allowed((Flags::FIXED_FILE | Flags::BUFFER_SELECT).bits()),
@@ -145,6 +151,9 @@ impl Ring {
         ];
         if read_multi {
             fence.push(Restriction::sqe_op(opcode::ReadMulti::CODE));
+        }
+        if send_zc {
+            fence.push(Restriction::sqe_op(opcode::SendZc::CODE));
         }
         let restricted = self.submitter().register_restrictions(&mut fence).is_ok();
         self.submitter().register_enable_rings()?;
@@ -171,9 +180,21 @@ impl Ring {
         self.writes += 1;
     }
 
+    /// What was pushed is handed over and has completed, or will by itself.
+    pub(super) const fn forget_writes(&mut self) {
+        self.writes = 0;
+    }
+
     /// Writes pushed since the last wait.
     pub(super) const fn writes(&self) -> u32 {
         self.writes
+    }
+
+    /// Whether the kernel can send without a copy (Linux 6.0). Whether it does so on a socket is found by using it.
+    pub(super) fn knows_zero_copy(&self) -> bool {
+        let mut known = io_uring::Probe::new();
+        self.submitter().register_probe(&mut known).is_ok()
+            && known.is_supported(opcode::SendZc::CODE)
     }
 
     /// For registrations.

@@ -182,6 +182,16 @@ pub(super) fn stride(bytes: usize, segment: u16, socket_segment: u16) -> usize {
     datagram * (RUN_BYTES_MAX / datagram).clamp(1, SEGMENTS_MAX)
 }
 
+/// Whether a run is cut by a control message: the kernel segments for this socket, but to another size.
+pub(super) const fn cut_by_message(bytes: usize, segment: u16, socket_segment: u16) -> bool {
+    let datagram = segment as usize;
+    segment != 0
+        && segment < socket_segment
+        && bytes > datagram
+        && bytes <= RUN_BYTES_MAX
+        && bytes <= datagram * SEGMENTS_MAX
+}
+
 /// Whether this error of a segmented write means "not in one piece": EIO (no checksum offload on the way out),
 /// EINVAL (the kernel or the device refuses), or a piece that was queued before the socket lost its segment
 /// and so went out uncut.
@@ -200,7 +210,7 @@ mod tests {
     #[test]
     fn a_slot_is_free_again_after_its_last_write() {
         let mut slots = Slots::new(1, 10_000).unwrap();
-        let mut ports = Ports::new(2);
+        let mut ports = Ports::new(2, super::super::ZeroCopy::Auto);
         let fd = std::fs::File::open("/dev/null").unwrap().into();
         let port = ports.insert(super::super::ports::Kind::Tun, 0, fd).unwrap();
         let slot = slots.take().unwrap();

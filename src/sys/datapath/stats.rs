@@ -11,6 +11,8 @@ pub struct Stats {
     pub sqes: u64,
     /// Completions dispatched; in the epoll tier events.
     pub cqes: u64,
+    /// Writes among them.
+    pub writes_done: u64,
     /// Calls that were allowed to wait.
     pub waits: u64,
     /// Most completions in one turn.
@@ -21,6 +23,12 @@ pub struct Stats {
     pub gso_sends: u64,
     /// Bytes written to sockets.
     pub send_bytes: u64,
+    /// Runs sent without a copy, as far as we are concerned.
+    pub zero_copy_sends: u64,
+    /// Those of them that the kernel has copied all the same.
+    pub zero_copy_copied: u64,
+    /// Sockets that went back to ordinary writes because nothing was spared.
+    pub zero_copy_ended: u64,
     /// Writes to sockets that the kernel refused.
     pub send_errors: u64,
     /// Reads from sockets that gave something; one read may hold many datagrams.
