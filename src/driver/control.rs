@@ -21,12 +21,11 @@ use super::sockets::Sockets;
 use super::worker::{Behaviour, Command, Role as WorkerRole, Snapshot, Worker};
 use super::{RunError, convert};
 use crate::base::WanId;
-use crate::config::{self, Backend, Config};
+use crate::config::{self, Config};
 use crate::endpoint::{Client, Server};
 use crate::session::config::WanConfig;
 use crate::status::{self, Request};
-use crate::sys::datapath::{Config as DatapathConfig, ZeroCopy};
-use crate::sys::{Clock, Datapath, Tier, Wake};
+use crate::sys::{Clock, Datapath, Wake};
 
 /// How long the data thread may take to answer; it answers between two turns.
 const ANSWER_MAX: Duration = Duration::from_millis(900);
@@ -240,7 +239,7 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
     let parts = prepared.parts.take();
     let datagram_bytes_max = prepared.datagram_bytes_max;
     let offload = config.performance.offload;
-    let datapath_config = datapath_config(config);
+    let datapath_config = convert::datapath(config);
     let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
     let landing = Landing::new(prepared.tun.offloads());
     let work = move || -> Result<(), String> {
@@ -311,27 +310,6 @@ fn make_role(
             now,
         ))),
     })
-}
-
-fn datapath_config(config: &Config) -> DatapathConfig {
-    DatapathConfig {
-        tier: tier(config.performance.backend),
-        zero_copy: match config.performance.zero_copy {
-            config::ZeroCopy::Auto => ZeroCopy::Auto,
-            config::ZeroCopy::On => ZeroCopy::On,
-            config::ZeroCopy::Off => ZeroCopy::Off,
-        },
-        ..DatapathConfig::default()
-    }
-}
-
-const fn tier(backend: Backend) -> Option<Tier> {
-    match backend {
-        Backend::Auto => None,
-        Backend::IoUring => Some(Tier::Multishot),
-        Backend::IoUringOneshot => Some(Tier::OneShot),
-        Backend::Epoll => Some(Tier::Epoll),
-    }
 }
 
 /// Serves until a signal or the end of the data thread.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::base::{Prefix, WanId};
 use crate::config::{
-    self, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Gso, Mode, MssClamp, Peer,
-    Wan, WanRole,
+    self, Backend, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Gso, Mode,
+    MssClamp, Peer, Wan, WanRole,
 };
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
@@ -17,7 +17,8 @@ use crate::session::config::{
     ClassConfig, Direction, Equalise as Equal, Mode as Striping, MssMax, Policy, SessionConfig,
     WanConfig, WanLimits, WanRole as SessionRole,
 };
-use crate::sys::Clock;
+use crate::sys::datapath::{Config as DatapathConfig, ZeroCopy};
+use crate::sys::{Clock, Tier};
 
 /// Handshakes a second before clients must prove their address.
 const HANDSHAKES_PER_S: u32 = 50;
@@ -76,6 +77,28 @@ pub fn session(config: &Config) -> SessionConfig {
             }),
         },
         classes: config.classes.iter().map(class).collect(),
+    }
+}
+
+/// How the kernel is talked to.
+pub fn datapath(config: &Config) -> DatapathConfig {
+    DatapathConfig {
+        tier: tier(config.performance.backend),
+        zero_copy: match config.performance.zero_copy {
+            config::ZeroCopy::Auto => ZeroCopy::Auto,
+            config::ZeroCopy::On => ZeroCopy::On,
+            config::ZeroCopy::Off => ZeroCopy::Off,
+        },
+        ..DatapathConfig::default()
+    }
+}
+
+const fn tier(backend: Backend) -> Option<Tier> {
+    match backend {
+        Backend::Auto => None,
+        Backend::IoUring => Some(Tier::Multishot),
+        Backend::IoUringOneshot => Some(Tier::OneShot),
+        Backend::Epoll => Some(Tier::Epoll),
     }
 }
 
