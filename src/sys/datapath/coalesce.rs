@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   few reads ──► wait for the first thing          (delay 0, one wake-up for each)
-//!   many      ──► collect for [`WINDOW`], then look (delay of up to the window, one wake-up for all)
+//!   many, small ► collect for [`WINDOW`], then look (delay of up to the window, one wake-up for all)
 //! ```
 //!
 //! The kernel ends the collecting at the first thing that comes after the window (`min_wait_usec`, Linux 6.12),
@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::base::Instant;
 
 /// Longest time that something may lie in the ring under load. Round trips of links are tens of milliseconds, the
-/// pacer's quantum is one; at 4 Gbit/s the window holds 50 KB, far below any buffer in front of us.
+/// pacer's quantum is one; at a million packets a second the window holds a hundred, far below any buffer in front of us.
 pub(super) const WINDOW: Duration = Duration::from_micros(100);
 /// Load is measured over spans of this length, so that a burst of one window's size is not yet load.
 const SPAN: Duration = Duration::from_millis(1);
@@ -22,8 +22,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// Reads in a span that are load. Below it wake-ups cost less than 2 % of a core. An exchange of single packets
 /// to and fro, which a window would slow down, stays below it.
 const READS_MIN: u64 = 10;
-/// Bytes in a span that are load: 200 Mbit/s, be they in a few superframes only.
-const BYTES_MIN: u64 = 25_000;
+/// Reads longer than this on average are no load, however many: what a wake-up costs is little beside moving a
+/// superframe, and a window would stand still what a single TCP keeps in flight.
+const READ_BYTES_MAX: u64 = 4_096;
 /// Once loaded, this part of the thresholds keeps it so.
 const KEEP: u64 = 2;
 /// Completions that end the collecting early: a turn's worth, half of what the buffer groups hold.
@@ -69,7 +70,8 @@ impl Coalesce {
         // Spans are a little longer than asked for; the thresholds grow with them.
         let spans = u64::try_from(span.as_micros() / SPAN.as_micros()).unwrap_or(u64::MAX);
         let over = |count: u64, least: u64| count >= least.saturating_mul(spans) / share;
-        self.loaded = span < PAUSE && (over(self.reads, READS_MIN) || over(self.bytes, BYTES_MIN));
+        let small = self.bytes <= self.reads.saturating_mul(READ_BYTES_MAX);
+        self.loaded = span < PAUSE && small && over(self.reads, READS_MIN);
         (self.since, self.reads, self.bytes) = (now, 0, 0);
     }
 
@@ -126,8 +128,8 @@ mod tests {
     }
 
     #[test]
-    fn many_packets_or_many_bytes_are_load_until_they_stop() {
-        for (gap_us, reads, bytes) in [(50, 1, 228), (400, 1, 30_000), (200, 10, 14_000)] {
+    fn many_small_packets_are_load_until_they_stop() {
+        for (gap_us, reads, bytes) in [(50, 1, 228), (90, 1, 1_472), (200, 10, 14_000)] {
             let mut coalesce = Coalesce::new();
             let now = after(&mut coalesce, Instant::ZERO, gap_us, reads, bytes);
             assert!(coalesce.is_loaded(), "every {gap_us} us");
@@ -136,6 +138,13 @@ mod tests {
             coalesce.note(1, 100, now + Duration::from_millis(50));
             assert!(!coalesce.is_loaded());
         }
+    }
+
+    #[test]
+    fn superframes_are_no_load() {
+        let mut coalesce = Coalesce::new();
+        after(&mut coalesce, Instant::ZERO, 50, 1, 60_000);
+        assert!(!coalesce.is_loaded());
     }
 
     #[test]
