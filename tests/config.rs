@@ -285,6 +285,8 @@ fn two_values(key: &str) -> (String, String) {
         "performance.equalise" => words("auto", "on"),
         "performance.reorder_max_ms" => pair("\"auto\"", "30"),
         "performance.backend" => words("auto", "epoll"),
+        "performance.gso" => words("auto", "uneven"),
+        "performance.zero_copy" => words("auto", "off"),
         "performance.threads" => pair("\"auto\"", "1"),
         "performance.offload" | "routing.manage" => pair("true", "false"),
         "security.private_key_file" => words("/etc/chainlightning/private.key", "/keys/other.key"),

@@ -204,6 +204,15 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
             reorder.hold_ms, reorder.depth, reorder.wait_ms.p99, reorder.skipped, reorder.late
         ),
     );
+    let (way_out, way_in) = (&peer.residence.out_ms, &peer.residence.in_ms);
+    line(
+        out,
+        "inside",
+        &format!(
+            "out p50 {:.2} p99 {:.2} ms  in p50 {:.2} p99 {:.2} ms",
+            way_out.p50, way_out.p99, way_in.p50, way_in.p99
+        ),
+    );
     if let Some(drops) = drops(&peer.drops) {
         line(out, "drops", &drops);
     }
@@ -211,6 +220,11 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
         out.push('\n');
         out.push_str(&links_table(&peer.links));
     }
+    link_notes(out, peer);
+}
+
+/// What the table has no room for.
+fn link_notes(out: &mut String, peer: &PeerStatus) {
     let mut told = "";
     for link in peer.links.iter().filter(|link| link.quota_bytes > 0) {
         if told != link.name {
@@ -218,6 +232,14 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
             line(out, "quota", &format!("{} {used} of {quota}", link.name));
             told = &link.name;
         }
+    }
+    let not_on = |link: &&LinkStatus| !matches!(link.gso.as_str(), "" | "on");
+    for link in peer.links.iter().filter(not_on) {
+        let gso = &link.gso;
+        out.push_str(&cut(&format!(
+            "! link {}: segmented sends {gso}\n",
+            link.id
+        )));
     }
     // A link that is up says why only to programs; people want to know about the others.
     let to_explain = |link: &&LinkStatus| link.state != "up" && !link.cause.is_empty();

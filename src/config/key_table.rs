@@ -136,6 +136,12 @@ pub const ALL: &[Key] = &[
     key("performance.offload", Both, Restart, "true, false", Is("true"),
         "Segmentation offload on TUN and UDP; false is for comparison and for broken drivers.",
         "data path", |c| c.performance.offload.to_string()),
+    key("performance.gso", Both, Restart, "auto, on, uneven, off", Is("\"auto\""),
+        "Which runs of a link leave as one segmented send: auto: all while they arrive; uneven: those that end with a shorter datagram.",
+        "data path", |c| c.performance.gso.to_string()),
+    key("performance.zero_copy", Both, Restart, "auto, on, off", Is("\"auto\""),
+        "Runs of 16 KiB and more leave without a copy; auto: as long as the kernel says that it spares one.",
+        "data path", |c| c.performance.zero_copy.to_string()),
     // [[classes]]
     key("classes.name", Both, Live, "1 to 24 letters, digits, `-`, `_` or `.`, each name once",
         Unset("class0, class1, ..."), "Name of the class in messages.", "link choice",

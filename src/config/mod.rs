@@ -34,9 +34,9 @@ use keyfile::KeyFiles;
 pub use reload::{Change, Diff, diff};
 pub use spans::Place;
 pub use values::{
-    Backend, CipherChoice, Class, ClassPolicy, Config, Direction, Equalise, FecMode, Keys,
+    Backend, CipherChoice, Class, ClassPolicy, Config, Direction, Equalise, FecMode, Gso, Keys,
     LinkPlan, Links, LogLevel, Logging, Mode, MssClamp, Peer, Performance, Quota, Role, Routing,
-    Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan, WanRole,
+    Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan, WanRole, ZeroCopy,
 };
 
 /// Where a configuration is looked for when none is named, in this order.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::control_socket::{Connections, ControlSocket};
+use super::landing::Landing;
 use super::quota::Quotas;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
@@ -20,12 +21,11 @@ use super::sockets::Sockets;
 use super::worker::{Behaviour, Command, Role as WorkerRole, Snapshot, Worker};
 use super::{RunError, convert};
 use crate::base::WanId;
-use crate::config::{self, Backend, Config};
+use crate::config::{self, Config};
 use crate::endpoint::{Client, Server};
 use crate::session::config::WanConfig;
 use crate::status::{self, Request};
-use crate::sys::datapath::Config as DatapathConfig;
-use crate::sys::{Clock, Datapath, Tier, Wake};
+use crate::sys::{Clock, Datapath, Wake};
 
 /// How long the data thread may take to answer; it answers between two turns.
 const ANSWER_MAX: Duration = Duration::from_millis(900);
@@ -239,11 +239,9 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
     let parts = prepared.parts.take();
     let datagram_bytes_max = prepared.datagram_bytes_max;
     let offload = config.performance.offload;
-    let datapath_config = DatapathConfig {
-        tier: tier(config.performance.backend),
-        ..DatapathConfig::default()
-    };
+    let datapath_config = convert::datapath(config);
     let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
+    let landing = Landing::new(prepared.tun.offloads());
     let work = move || -> Result<(), String> {
         if let Err(error) = crate::sys::priority::raise() {
             tracing::debug!(%error, "data thread keeps ordinary priority");
@@ -266,7 +264,7 @@ fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunE
         let result = match opened {
             Ok((datapath, sockets)) => {
                 let _ = ready.send(Ok(datapath.description().to_owned()));
-                let worker = Worker::new(role, datapath, sockets, clock, received);
+                let worker = Worker::new(role, datapath, sockets, landing, clock, received);
                 worker.run().map_err(|error| chain(&error))
             }
             Err(error) => {
@@ -312,15 +310,6 @@ fn make_role(
             now,
         ))),
     })
-}
-
-const fn tier(backend: Backend) -> Option<Tier> {
-    match backend {
-        Backend::Auto => None,
-        Backend::IoUring => Some(Tier::Multishot),
-        Backend::IoUringOneshot => Some(Tier::OneShot),
-        Backend::Epoll => Some(Tier::Epoll),
-    }
 }
 
 /// Serves until a signal or the end of the data thread.

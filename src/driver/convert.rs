@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use crate::base::{Prefix, WanId};
 use crate::config::{
-    self, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Mode, MssClamp, Peer, Wan,
-    WanRole,
+    self, Backend, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Gso, Mode,
+    MssClamp, Peer, Wan, WanRole,
 };
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
 use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
+use crate::link::gso::{Shape, Wanted};
 use crate::session::config::{
     ClassConfig, Direction, Equalise as Equal, Mode as Striping, MssMax, Policy, SessionConfig,
     WanConfig, WanLimits, WanRole as SessionRole,
 };
-use crate::sys::Clock;
+use crate::sys::datapath::{Config as DatapathConfig, ZeroCopy};
+use crate::sys::{Clock, Tier};
 
 /// Handshakes a second before clients must prove their address.
 const HANDSHAKES_PER_S: u32 = 50;
@@ -60,6 +62,12 @@ pub fn session(config: &Config) -> SessionConfig {
             Equalise::On => Equal::On,
             Equalise::Off => Equal::Off,
         },
+        gso: match performance.gso {
+            Gso::Auto => Wanted::Auto,
+            Gso::On => Wanted::Exactly(Shape::On),
+            Gso::Uneven => Wanted::Exactly(Shape::Uneven),
+            Gso::Off => Wanted::Exactly(Shape::Off),
+        },
         mss_max: match config.tunnel.mss_clamp {
             MssClamp::Off => None,
             MssClamp::Auto => Some(MssMax::of_mtu(config.tunnel.mtu)),
@@ -69,6 +77,28 @@ pub fn session(config: &Config) -> SessionConfig {
             }),
         },
         classes: config.classes.iter().map(class).collect(),
+    }
+}
+
+/// How the kernel is talked to.
+pub fn datapath(config: &Config) -> DatapathConfig {
+    DatapathConfig {
+        tier: tier(config.performance.backend),
+        zero_copy: match config.performance.zero_copy {
+            config::ZeroCopy::Auto => ZeroCopy::Auto,
+            config::ZeroCopy::On => ZeroCopy::On,
+            config::ZeroCopy::Off => ZeroCopy::Off,
+        },
+        ..DatapathConfig::default()
+    }
+}
+
+const fn tier(backend: Backend) -> Option<Tier> {
+    match backend {
+        Backend::Auto => None,
+        Backend::IoUring => Some(Tier::Multishot),
+        Backend::IoUringOneshot => Some(Tier::OneShot),
+        Backend::Epoll => Some(Tier::Epoll),
     }
 }
 

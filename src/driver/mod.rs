@@ -17,6 +17,7 @@
 mod control;
 mod control_socket;
 mod convert;
+mod landing;
 mod log_limit;
 mod quota;
 mod report;

@@ -15,8 +15,8 @@ use crate::link::{self, Cause, State};
 use crate::session::policy::Standing;
 use crate::session::stats::{LinkStats, SessionStats};
 use crate::status::{
-    EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, SCHEMA, Status,
-    TunnelStatus,
+    EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, ResidenceStatus,
+    SCHEMA, Status, TunnelStatus,
 };
 
 /// Bytes of the counters at the last sample, by peer and link, so that rates have a span.
@@ -180,8 +180,12 @@ impl Reporter {
             fixed_buffer_operations: stats.fixed_ops,
             udp_sends: stats.sends,
             udp_segmented_sends: stats.gso_sends,
+            zero_copy_sends: stats.zero_copy_sends,
+            zero_copy_copied: stats.zero_copy_copied,
             tun_reads: stats.tun_reads,
             tun_writes: stats.tun_writes,
+            tun_merged: snapshot.landing.merged,
+            tun_split: snapshot.landing.split,
         }
     }
 
@@ -223,6 +227,10 @@ impl Reporter {
             .collect();
         fill_fec(&mut status.fec, session);
         status.reorder = reorder(session);
+        status.residence = ResidenceStatus {
+            out_ms: percentiles(&session.residence),
+            in_ms: percentiles(&session.waits),
+        };
         status.drops = drops(&session.drops);
         status
     }
@@ -276,6 +284,7 @@ impl Reporter {
             loss_ratio_tx: link.loss_out,
             loss_ratio_rx,
             datagram_bytes: link.datagram_bytes,
+            gso: link.gso.to_owned(),
             black_holes: link.black_holes,
             tx_datagrams: link.sent.1,
             rx_datagrams: link.received.1,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::landing::{Landing, LandingStats};
 use super::log_limit::LogLimit;
 use super::sockets::{Ends, Sockets};
 use crate::base::{DropReason, Instant};
@@ -31,6 +32,8 @@ const FAREWELL: Duration = Duration::from_millis(100);
 const LISTENER_BATCH: usize = 64;
 /// Send slots left for the other direction, so that neither can starve the other.
 const SLOTS_RESERVED: usize = 8;
+/// Slots that frames may take before the other direction has its turn: as many as there are trains.
+const FRAMES_ROUND: usize = 16;
 
 /// What a reload may change.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub struct Snapshot {
     pub description: String,
     /// When it was taken.
     pub at: Instant,
+    /// Frames merged and taken apart on their way to the TUN.
+    pub landing: LandingStats,
     /// Both ends of the links, by peer and link.
     pub ends: Vec<((PeerId, crate::base::LinkId), Ends)>,
 }
@@ -115,6 +120,7 @@ pub struct Worker {
     pub(super) sockets: Sockets,
     pub(super) clock: Clock,
     pub(super) commands: Receiver<Command>,
+    landing: Landing,
     lines: Lines,
 }
 
@@ -135,6 +141,7 @@ impl Worker {
         role: Role,
         datapath: Datapath,
         sockets: Sockets,
+        landing: Landing,
         clock: Clock,
         commands: Receiver<Command>,
     ) -> Self {
@@ -144,6 +151,7 @@ impl Worker {
             sockets,
             clock,
             commands,
+            landing,
             lines: Lines {
                 keys: LogLimit::new(),
                 ended: LogLimit::new(),
@@ -179,6 +187,7 @@ impl Worker {
         let mut intake = Intake {
             endpoint: self.role.endpoint(),
             sockets: &mut self.sockets,
+            landing: &mut self.landing,
             clock: &self.clock,
         };
         self.datapath.turn(Some(due.min(longest)), &mut intake)
@@ -186,33 +195,33 @@ impl Worker {
 
     /// Frames to the TUN and datagrams to the links, as long as there are slots.
     fn move_out(&mut self) {
+        self.landing.write_parts(&mut self.datapath);
         loop {
             let now = self.clock.now();
-            let (frame, transmit) = (self.write_frame(now), self.transmit(now));
-            if !frame && !transmit {
-                return;
+            let (frames, transmit) = (self.write_frames(now), self.transmit(now));
+            if !frames && !transmit {
+                break;
             }
         }
+        self.landing.finish(&mut self.datapath);
     }
 
-    fn write_frame(&mut self, now: Instant) -> bool {
-        let Some(slot) = self.datapath.send_slot() else {
-            return false;
-        };
-        match self
-            .role
-            .endpoint()
-            .poll_frame(now, self.datapath.slot_bytes(&slot))
+    /// A round of frames to the TUN.
+    fn write_frames(&mut self, now: Instant) -> bool {
+        let mut spare = None;
+        let mut taken = 0;
+        while taken < FRAMES_ROUND
+            && let Some(slot) = spare.take().or_else(|| self.datapath.send_slot())
         {
-            Some(bytes) => {
-                self.datapath.write_tun(slot, bytes);
-                true
-            }
-            None => {
+            let room = self.datapath.slot_bytes(&slot);
+            let Some(bytes) = self.role.endpoint().poll_frame(now, room) else {
                 self.datapath.release(slot);
-                false
-            }
+                return taken > 0;
+            };
+            spare = self.landing.take(slot, bytes, &mut self.datapath);
+            taken += usize::from(spare.is_none());
         }
+        taken > 0
     }
 
     fn transmit(&mut self, now: Instant) -> bool {
@@ -271,6 +280,7 @@ impl Worker {
             datapath: *self.datapath.stats(),
             tier: self.datapath.tier().name(),
             description: self.datapath.description().to_owned(),
+            landing: self.landing.stats(),
             at,
             ends: self.sockets.ends(),
         }
@@ -355,6 +365,7 @@ impl Worker {
 struct Intake<'a> {
     endpoint: &'a mut dyn Endpoint,
     sockets: &'a mut Sockets,
+    landing: &'a mut Landing,
     clock: &'a Clock,
 }
 
@@ -398,8 +409,11 @@ impl Handler for Intake<'_> {
         }
     }
 
-    fn on_tun_error(&mut self, errno: i32) {
+    fn on_tun_error(&mut self, errno: i32, frame: &[u8]) {
         tracing::debug!(errno, "frame refused by the TUN");
+        if errno == libc::EINVAL && self.landing.refused(frame) {
+            return;
+        }
         self.endpoint.count_drop(DropReason::TunWriteFailed, 1);
     }
 

@@ -23,6 +23,7 @@ use crate::fec::encoder::OpenGroup;
 use crate::fec::protection::{Mode as FecMode, Protection};
 use crate::fec::{self, GROUP_SYMBOLS_MAX};
 use crate::flow::queue::Verdict;
+use crate::link::history::History;
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
 use crate::stream::ecn::mark_ce;
 use crate::stream::mss;
@@ -79,6 +80,8 @@ pub struct Cutting {
     rest: Fragments,
     lane: Lane,
     seq: u32,
+    /// When the frame came.
+    since: Instant,
 }
 
 /// A frame that left the flow queue.
@@ -87,6 +90,8 @@ pub(super) struct Taken {
     frame: Frame,
     hash: u64,
     sparse: bool,
+    /// When the frame came.
+    since: Instant,
 }
 
 /// State of the sending direction.
@@ -102,6 +107,10 @@ pub struct Egress {
     lane_next: [u32; LANES],
     /// Relative delay that the symbols get which are committed at this moment.
     pub(super) level: Duration,
+    /// When the frame came that is committed at this moment.
+    pub(super) since: Instant,
+    /// How long frames were with us: from the read of the TUN to the datagram's leave.
+    pub(super) residence: History,
     pub(super) store: SymbolStore,
     /// Open groups: [`GROUP_CLASSES`] of each route.
     pub(super) open: Vec<OpenGroup<SymbolKey>>,
@@ -156,6 +165,8 @@ impl Egress {
             treatments: Vec::new(),
             lane_next: [0; LANES],
             level: Duration::ZERO,
+            since: Instant::FAR,
+            residence: History::new(Instant::ZERO),
             store: SymbolStore::new(symbol_bytes, SYMBOLS),
             open: (0..GROUP_CLASSES).map(|_| OpenGroup::new()).collect(),
             planned: vec![0; GROUP_CLASSES],
@@ -287,13 +298,14 @@ impl Session {
         }
         loop {
             let item = self.egress.routes[route].queue.dequeue(now)?;
-            let hash = item.hash;
+            let (hash, since) = (item.hash, now - item.sojourn);
             let sparse = item.rate < SPARSE_RATE && !self.equalises_all(&item.item);
             if item.verdict == Verdict::Pass || self.in_startup() {
                 return Some(Taken {
                     frame: item.item,
                     hash,
                     sparse,
+                    since,
                 });
             }
             if let Some(frame) = self.signal(item.item, item.overdue) {
@@ -301,6 +313,7 @@ impl Session {
                     frame,
                     hash,
                     sparse,
+                    since,
                 });
             }
             self.drops.count(DropReason::Aqm);
@@ -349,6 +362,7 @@ impl Session {
             frame,
             hash,
             sparse,
+            since,
         }) = self.next_frame(route, now)
         else {
             return;
@@ -376,6 +390,7 @@ impl Session {
                 rest,
                 lane,
                 seq,
+                since,
             });
             return;
         }
@@ -387,6 +402,7 @@ impl Session {
             self.bundle(route, &mut writer, now);
         }
         let bytes = writer.take();
+        self.egress.since = since;
         self.commit_equalised(route, lane, bytes, sparse, now);
     }
 
@@ -401,6 +417,7 @@ impl Session {
                 ref frame,
                 hash,
                 sparse,
+                ..
             } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
                 .is_ok_and(|whole| whole + writer.len() <= self.size.body_bytes);
@@ -448,6 +465,7 @@ impl Session {
         let Egress { frames, store, .. } = &mut self.egress;
         let (lane, seq, frame) = (cutting.lane, cutting.seq, frames.bytes(&cutting.frame));
         let bytes = cut.emit(store.body_room(), lane, seq, frame);
+        self.egress.since = cutting.since;
         self.egress.routes[route].cutting = Some(cutting);
         self.commit_equalised(route, lane, bytes, false, now);
     }

@@ -130,7 +130,10 @@ impl Session {
             repair_count: small(planned),
         };
         self.egress.counts.source += 1;
-        self.egress.store.add_source(header, bytes)
+        let since = self.egress.since;
+        let key = self.egress.store.add_source(header, bytes)?;
+        self.egress.store.set_since(key, since);
+        Some(key)
     }
 
     /// Puts a copy of a symbol on the link of a candidate.

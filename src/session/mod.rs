@@ -391,6 +391,7 @@ fn sender_config(config: &SessionConfig, datagram_bytes_max: usize) -> SenderCon
         heartbeat_interval: config.heartbeat,
         size_base: wire(overhead::DATAGRAM_BYTES_MIN),
         size_max: wire(datagram_bytes_max),
+        gso: config.gso,
         ..SenderConfig::default()
     }
 }

@@ -69,6 +69,8 @@ struct Entry {
     copies: u8,
     /// Of the repair that sent it last; 0 = it was not sent again.
     round: u8,
+    /// When the frame that it begins with came; [`Instant::FAR`] when it is none's or has left already.
+    since: Instant,
     /// Next symbol of the group.
     next: u32,
 }
@@ -203,6 +205,7 @@ impl SymbolStore {
         entry.acked = false;
         entry.lost = false;
         (entry.copies, entry.round) = (0, 0);
+        entry.since = Instant::FAR;
         entry.next = record.first;
         record.first = index;
         match kind {
@@ -213,6 +216,22 @@ impl SymbolStore {
             index,
             generation: entry.generation,
         })
+    }
+
+    /// Notes when the frame came that a symbol begins with.
+    pub fn set_since(&mut self, key: SymbolKey, since: Instant) {
+        if self.live(key).is_some() {
+            self.entries[key.index as usize].since = since;
+        }
+    }
+
+    /// When that frame came, told once: to who sends the symbol first.
+    pub fn take_since(&mut self, key: SymbolKey) -> Option<Instant> {
+        self.live(key)?;
+        let since = &mut self.entries[key.index as usize].since;
+        let told = (*since != Instant::FAR).then_some(*since);
+        *since = Instant::FAR;
+        told
     }
 
     /// The symbol's kind, header and bytes; `None` when it is gone.
@@ -474,6 +493,7 @@ impl Entry {
             lost: false,
             copies: 0,
             round: 0,
+            since: Instant::FAR,
             next: NONE,
         }
     }

@@ -15,6 +15,7 @@ use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
 use crate::base::{DropReason, Instant, LinkId};
 use crate::link::State;
+use crate::link::gso::Shape;
 use crate::link::receiver::low_micros;
 use crate::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, TAG_BYTES};
 use crate::wire::message::{LinkOpen, Message, Writer};
@@ -256,12 +257,16 @@ impl Session {
     ) -> Option<Transmit> {
         let (id, to) = (self.links[index].id, self.links[index].path.origin());
         let full = self.segment_of(index);
-        let (mut used, mut first, mut count) = (0, 0, 0);
+        let shape = self.links[index].sender.run_shape();
+        // Where the last may not be as long as the others, there is room for one more, which is short.
+        let reserve = usize::from(shape == Shape::Uneven);
+        let bytes_max = RUN_BYTES_MAX.min(out.len()) - reserve * full;
+        let (mut used, mut first, mut last, mut count) = (0, 0, 0, 0);
         while let Some(queued) = self.links[index].queue.front().copied() {
             let bytes = queued.datagram_bytes as usize;
             let fits = count == 0
-                || (used + bytes <= RUN_BYTES_MAX.min(out.len())
-                    && count < RUN_DATAGRAMS_MAX
+                || (used + bytes <= bytes_max
+                    && count < RUN_DATAGRAMS_MAX - reserve
                     && bytes <= first
                     && (used as u64) < allowance);
             if !fits || queued.not_before > now {
@@ -276,12 +281,22 @@ impl Session {
                 continue;
             };
             first = if count == 0 { bytes } else { first };
+            last = bytes;
             used += bytes;
             count += 1;
-            // Only datagrams of the socket's segment size may be followed by another.
-            if bytes != full {
+            // Only what is as long as the first may be followed by another, and what is longer than the socket's
+            // segment goes by itself.
+            if bytes != first || bytes > full {
                 break;
             }
+        }
+        if shape == Shape::Uneven && count > 1 && last == first {
+            let bytes = self.seal_trailer(id, &mut out[used..], now).unwrap_or(0);
+            (used, last, count) = (used + bytes, bytes, count + usize::from(bytes > 0));
+        }
+        if shape != Shape::Off && count > 1 {
+            let sender = &mut self.links[index].sender;
+            sender.on_run(count as u64, last == first);
         }
         let segment = u16::try_from(first).unwrap_or(u16::MAX);
         (count > 0).then_some(Transmit {
@@ -290,6 +305,14 @@ impl Session {
             bytes: used,
             segment,
         })
+    }
+
+    /// Seals a short datagram that ends a run of equal ones.
+    fn seal_trailer(&mut self, id: LinkId, out: &mut [u8], now: Instant) -> Option<usize> {
+        let mut writer = plaintext(out, now);
+        writer.push(&Message::Heartbeat);
+        let length = writer.len();
+        self.seal(id, length, out, Carried::Control, now)
     }
 
     /// Seals the symbol behind a key, from where it lies, to the start of `out`; `None` when nobody needs it.
@@ -310,6 +333,9 @@ impl Session {
         };
         let number = keys.sent_base + number;
         self.book(id, number, bytes, Carried::Symbol(key), now);
+        if let Some(since) = self.egress.store.take_since(key) {
+            self.egress.residence.record(now.since(since), now);
+        }
         Some(bytes)
     }
 

@@ -142,6 +142,7 @@ pub const fn session_config() -> SessionConfig {
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
         equalise: Equalise::Auto,
+        gso: crate::link::gso::Wanted::Auto,
         classes: Vec::new(),
         mss_max: None,
     }

@@ -26,7 +26,7 @@ pub mod wake;
 mod option;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use clock::Clock;
 pub use datapath::{Datapath, DatapathError, Handler, SendSlot, Tier};
@@ -34,6 +34,6 @@ pub use namespace::Namespace;
 pub use netdev::{Netdev, NetdevError};
 pub use packet::{PacketError, PacketSocket, ReceiveBatch};
 pub use signal::{Signal, Signals};
-pub use tun::{Tun, TunConfig, TunError};
+pub use tun::{Offloads, Tun, TunConfig, TunError};
 pub use udp::{UdpConfig, UdpError, UdpSocket};
 pub use wake::Wake;

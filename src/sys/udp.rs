@@ -304,6 +304,15 @@ pub(super) fn segment(fd: BorrowedFd<'_>) -> u16 {
     u16::try_from(value).unwrap_or(0)
 }
 
+/// Sends bytes to the connected peer as datagrams of `segment`. Returns errno on failure.
+pub(super) fn send_segments(fd: BorrowedFd<'_>, bytes: &[u8], segment: u16) -> Result<(), i32> {
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(bytes)], &cut, flags, None)
+        .map(drop)
+        .map_err(|errno| errno as i32)
+}
+
 /// Sends one datagram to the connected peer uncut, whatever UDP_SEGMENT is set to. Returns errno on failure.
 pub(super) fn send_whole(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), i32> {
     let uncut = [ControlMessage::UdpGsoSegments(&0)];

@@ -11,6 +11,7 @@
 
 mod bench;
 mod daemons;
+mod datapath;
 mod failures;
 mod plain;
 mod support;
@@ -96,6 +97,7 @@ fn cases() -> Vec<Case> {
         traffic::cases(),
         failures::cases(),
         daemons::cases(),
+        datapath::cases(),
         bench::cases(),
     ]
     .into_iter()

@@ -7,7 +7,7 @@ use chainlightning::base::{FRAME_BYTES_MAX, Instant};
 pub use chainlightning::bench::core::pair::{
     config, handshake, index_of, keys, origin, session, sessions,
 };
-use chainlightning::session::{RUN_BYTES_MAX, Session};
+use chainlightning::session::{Event, RUN_BYTES_MAX, Session};
 
 /// Two sessions and the memory between them.
 pub struct Pair {
@@ -15,6 +15,10 @@ pub struct Pair {
     pub server: Session,
     /// Every n-th datagram is lost; 0 = none.
     pub lose_each: u64,
+    /// What happens to segmented sends of the client: from its datagrams, whether each is lost.
+    pub spoil: fn(segments: usize, even: bool, index: usize) -> bool,
+    /// Whether the client's socket is to cut runs.
+    segmented: bool,
     pub carried: u64,
     pub delivered: [u64; 2],
     buffer: Vec<u8>,
@@ -28,6 +32,8 @@ impl Pair {
             client,
             server,
             lose_each: 0,
+            spoil: |_, _, _| false,
+            segmented: true,
             carried: 0,
             delivered: [0; 2],
             buffer: vec![0; RUN_BYTES_MAX + 1024],
@@ -39,7 +45,12 @@ impl Pair {
     pub fn turn(&mut self, now: Instant) {
         self.client.handle_timeout(now);
         self.server.handle_timeout(now);
-        while self.client.poll_event().is_some() || self.server.poll_event().is_some() {}
+        while let Some(event) = self.client.poll_event() {
+            if let Event::SegmentChanged { bytes, .. } = event {
+                self.segmented = bytes > 0;
+            }
+        }
+        while self.server.poll_event().is_some() {}
         while self.carry(true, now) || self.carry(false, now) {}
     }
 
@@ -54,8 +65,16 @@ impl Pair {
         };
         let link = transmit.link;
         let run = &mut self.buffer[..transmit.bytes];
-        for datagram in run.chunks_mut(usize::from(transmit.segment)) {
+        let segment = usize::from(transmit.segment);
+        let (segments, even) = (
+            run.len().div_ceil(segment),
+            run.len().is_multiple_of(segment),
+        );
+        for (index, datagram) in run.chunks_mut(segment).enumerate() {
             self.carried += 1;
+            if up && self.segmented && segments > 1 && (self.spoil)(segments, even, index) {
+                continue;
+            }
             if self.lose_each > 0 && self.carried.is_multiple_of(self.lose_each) {
                 continue;
             }

@@ -99,6 +99,7 @@ pub const fn config() -> SessionConfig {
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
         equalise: Equalise::Auto,
+        gso: crate::link::gso::Wanted::Auto,
         classes: Vec::new(),
         mss_max: None,
     }

@@ -16,8 +16,8 @@ use super::context::{Context, Placed};
 use super::file::{File, Table};
 use super::keyfile::KeyFiles;
 use super::values::{
-    Backend, CipherChoice, Config, Equalise, FecMode, LogLevel, Logging, Mode, Performance, Role,
-    Routing, Security, Threads,
+    Backend, CipherChoice, Config, Equalise, FecMode, Gso, LogLevel, Logging, Mode, Performance,
+    Role, Routing, Security, Threads, ZeroCopy,
 };
 
 /// The configuration of this file, or `None` when `context` holds faults.
@@ -102,6 +102,8 @@ fn performance<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Performance 
         backend: context.named::<Backend>(table, "backend"),
         threads: threads.map_or(Threads::Auto, |found| Threads::Exactly(narrow(&found))),
         offload: flag(context, table, "offload"),
+        gso: context.named::<Gso>(table, "gso"),
+        zero_copy: context.named::<ZeroCopy>(table, "zero_copy"),
     }
 }
 
