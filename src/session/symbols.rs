@@ -73,6 +73,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct SymbolStore {
     pool: Pool,
+    /// Parallel to the pool's slots, as far as any was ever used: an idle tunnel keeps none of this in memory.
     entries: Vec<Entry>,
     groups: Vec<GroupRecord>,
     /// Oldest group that may be live; sweeping starts here.
@@ -89,7 +90,7 @@ impl SymbolStore {
         let empty = GroupRecord::new(GroupId(0), false, 0, Instant::ZERO);
         Self {
             pool: Pool::new(symbol_bytes, symbols),
-            entries: (0..symbols).map(|_| Entry::empty()).collect(),
+            entries: Vec::with_capacity(symbols as usize),
             groups: vec![empty; GROUPS],
             oldest: GroupId(0),
             next: GroupId(0),
@@ -162,6 +163,9 @@ impl SymbolStore {
         let bytes = write(self.pool.bytes_mut(&slot));
         #[allow(clippy::cast_possible_truncation)] // as many as `symbols`, a u32
         let index = slot.index() as u32;
+        if slot.index() == self.entries.len() {
+            self.entries.push(Entry::empty());
+        }
         let entry = &mut self.entries[slot.index()];
         entry.generation = entry.generation.wrapping_add(1);
         entry.slot = Some(slot);
