@@ -1,5 +1,7 @@
 //! `chainlightning bench`: the words of its command line, and what they mean.
 
+mod tunnel;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ use crate::bench::{Plan, aggregation, emulator};
 use crate::config::keyfile::{KeyFileError, KeyFiles};
 use crate::config::{Config, Role};
 use crate::crypto::keys::PrivateKey;
+pub use tunnel::{NicChoice, TunnelArgs};
 
 /// Longest connection: every 10 ms of it are kept.
 const SECONDS_MAX: u64 = 3600;
@@ -31,6 +34,9 @@ pub enum BenchCommand {
     /// Compare the tunnel over several emulated links with the best link alone and with the kernel's multipath TCP,
     /// with real TCP in namespaces of their own. Needs no root
     Aggregation(AggregationArgs),
+    /// Measure what the tunnel itself carries and costs where no link limits it, against the bare cable, other
+    /// settings and other tunnels. Needs no root
+    Tunnel(TunnelArgs),
     /// Measure the link emulator itself: how exact its rates are, and what delay it adds
     Emulator(EmulatorArgs),
     /// Measure the tunnel without the kernel: each step of the packet path, and whole sessions under load
@@ -152,6 +158,16 @@ pub enum DirectionChoice {
     Both,
 }
 
+impl DirectionChoice {
+    fn directions(self) -> Vec<Direction> {
+        match self {
+            Self::Up => vec![Direction::Up],
+            Self::Down => vec![Direction::Down],
+            Self::Both => vec![Direction::Up, Direction::Down],
+        }
+    }
+}
+
 /// Congestion controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CongestionChoice {
@@ -170,6 +186,13 @@ pub fn bench(command: BenchCommand, command_line: &[OsString]) -> ExitCode {
             let json = args.json;
             match plan(args) {
                 Ok(plan) => aggregation(&plan, json, command_line),
+                Err(failure) => finish(Err(failure)),
+            }
+        }
+        BenchCommand::Tunnel(args) => {
+            let json = args.json;
+            match tunnel::plan(args) {
+                Ok(plan) => crate::bench::tunnel::tunnel(&plan, json, command_line),
                 Err(failure) => finish(Err(failure)),
             }
         }
@@ -201,11 +224,7 @@ fn plan(args: AggregationArgs) -> Result<Plan, Failure> {
     }
     let plan = Plan {
         links: links_or_default(args.links),
-        directions: match args.direction {
-            DirectionChoice::Up => vec![Direction::Up],
-            DirectionChoice::Down => vec![Direction::Down],
-            DirectionChoice::Both => vec![Direction::Up, Direction::Down],
-        },
+        directions: args.direction.directions(),
         congestions: match args.congestion {
             CongestionChoice::Cubic => vec!["cubic"],
             CongestionChoice::Bbr => vec!["bbr"],
@@ -218,14 +237,16 @@ fn plan(args: AggregationArgs) -> Result<Plan, Failure> {
         links_per_wan: args.links_per_wan,
         settings: args.settings,
     };
-    let checks = plan.check().and_then(|()| check_settings(&plan.settings));
+    let checks = plan
+        .check()
+        .and_then(|()| check_settings(&plan.settings, &[]));
     checks.map_err(|message| Failure::new(EXIT_USAGE, format!("error: {message}")))?;
     Ok(plan)
 }
 
 /// Whether a tunnel would understand the settings, unknown keys included, which a daemon only warns about: here they
 /// would be measured for nothing.
-fn check_settings(settings: &[String]) -> Result<(), String> {
+fn check_settings(performance: &[String], security: &[String]) -> Result<(), String> {
     /// Some key in every file: keys are not what is checked.
     struct AnyKey(PrivateKey);
     impl KeyFiles for AnyKey {
@@ -236,8 +257,9 @@ fn check_settings(settings: &[String]) -> Result<(), String> {
     let make = || PrivateKey::generate().map_err(|error| format!("make a key: {error}"));
     let (ours, theirs) = (make()?, make()?);
     let text = format!(
-        "[performance]\n{}\n[security]\npeer_public_key = \"{}\"\n",
-        settings.join("\n"),
+        "[performance]\n{}\n[security]\n{}\npeer_public_key = \"{}\"\n",
+        performance.join("\n"),
+        security.join("\n"),
         theirs.public()
     );
     let loaded = Config::parse(&text, Path::new("--set"), Role::Server, &AnyKey(ours));

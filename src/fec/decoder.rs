@@ -39,7 +39,7 @@ pub struct Decoder {
     codec: Codec,
     held: HeldSymbols,
     body_bytes_max: usize,
-    /// Ring by the low bits of the id.
+    /// Ring by the low bits of the id, as far as any id has come: an idle tunnel keeps little of it in memory.
     groups: Vec<Group>,
     /// Highest id seen, not wrapped.
     newest: u64,
@@ -92,7 +92,11 @@ impl Decoder {
             codec,
             held: HeldSymbols::new(symbol_bytes, symbols_max),
             body_bytes_max,
-            groups: (0..GROUP_WINDOW).map(|_| Group::UNSEEN).collect(),
+            groups: {
+                let mut groups = Vec::with_capacity(GROUP_WINDOW);
+                groups.push(Group::UNSEEN);
+                groups
+            },
             newest: 0,
             oldest_held: 0,
             first_open: 0,
@@ -296,7 +300,13 @@ impl Decoder {
 
     /// Clears the place of `id` in the ring from the group that was there before.
     fn forget(&mut self, id: u64) {
-        let state = &mut self.groups[ring_index(id)];
+        let index = ring_index(id);
+        if index >= self.groups.len() {
+            // Places behind a jump stay unseen. The memory is reserved.
+            self.groups.resize_with(index + 1, || Group::UNSEEN);
+            return;
+        }
+        let state = &mut self.groups[index];
         if state.phase == Phase::Open {
             self.counters.unrecoverable_symbols += state.missing();
         }

@@ -26,6 +26,8 @@ pub struct TunnelSpec {
     pub outer_v6: bool,
     /// Further lines of both configurations' `[performance]`.
     pub performance: String,
+    /// Further lines of both configurations' `[security]`.
+    pub security: String,
     /// Level of the logs.
     pub log_level: &'static str,
     /// The clients know another key than the server's.
@@ -39,6 +41,7 @@ impl Default for TunnelSpec {
             tun_mtu: 1400,
             outer_v6: false,
             performance: String::new(),
+            security: String::new(),
             log_level: "info",
             wrong_key: false,
         }
@@ -212,6 +215,11 @@ impl Tunnel {
     pub fn cpu_time(&self) -> Duration {
         let running = self.clients.iter().chain([&self.server]).flatten();
         running.map(Process::cpu_time).sum()
+    }
+
+    /// Client 0 and the server, while they are not stopped.
+    pub fn processes(&self) -> Option<(&Process, &Process)> {
+        Some((self.clients.first()?.as_ref()?, self.server.as_ref()?))
     }
 
     /// Pings the server's inner address from client `index`.

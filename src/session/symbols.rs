@@ -81,6 +81,7 @@ pub struct SymbolStore {
     pool: Pool,
     /// Where the next source is written.
     draft: Slot,
+    /// Parallel to the pool's slots, as far as any was ever used: an idle tunnel keeps none of this in memory.
     entries: Vec<Entry>,
     groups: Vec<GroupRecord>,
     /// Oldest group that may be live; sweeping starts here.
@@ -102,7 +103,7 @@ impl SymbolStore {
         Self {
             draft: pool.take().expect("a fresh pool has a slot"),
             pool,
-            entries: (0..=symbols).map(|_| Entry::empty()).collect(),
+            entries: Vec::with_capacity(symbols as usize + 1),
             groups: vec![empty; GROUPS],
             oldest: GroupId(0),
             next: GroupId(0),
@@ -196,6 +197,10 @@ impl SymbolStore {
         let record = &mut self.groups[record_index(header.group)];
         #[allow(clippy::cast_possible_truncation)] // as many as `symbols`, a u32
         let index = slot.index() as u32;
+        // Fresh slots come in order, but for the one that is the draft.
+        while self.entries.len() <= slot.index() {
+            self.entries.push(Entry::empty());
+        }
         let entry = &mut self.entries[slot.index()];
         entry.generation = entry.generation.wrapping_add(1);
         entry.slot = Some(slot);

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::WIRE_OVERHEAD_BYTES;
-use super::link::Link;
+use super::link::{self, Link};
 use super::path::Origin;
 use super::symbols::SymbolKey;
 use super::wan::LOSS_UNIT;
@@ -215,7 +215,7 @@ impl Session {
     /// Symbols of sparse flows leave at once; the pacer is told, not asked.
     fn poll_urgent(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         for index in 0..self.links.len() {
-            while let Some(queued) = self.links[index].urgent.pop_front() {
+            while let Some(queued) = link::pop(&mut self.links[index].urgent) {
                 let id = self.links[index].id;
                 if let Some(bytes) = self.seal_symbol(id, queued.key, out, now) {
                     return Some(single(id, self.links[index].path.origin(), bytes));
@@ -273,7 +273,7 @@ impl Session {
                 break;
             }
             let link = &mut self.links[index];
-            link.queue.pop_front();
+            link::pop(&mut link.queue);
             link.queued_bytes = link
                 .queued_bytes
                 .saturating_sub(u64::from(queued.datagram_bytes));

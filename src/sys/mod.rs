@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 pub mod arena;
+pub mod batch;
 pub mod clock;
 pub mod datapath;
 pub mod listen;

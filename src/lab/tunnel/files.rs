@@ -144,6 +144,7 @@ impl Files<'_> {
         let TunnelSpec {
             links_per_wan,
             performance,
+            security,
             log_level,
             ..
         } = self.spec;
@@ -152,7 +153,7 @@ impl Files<'_> {
             "[performance]\n{performance}\n\
              [status]\ncontrol_socket = \"{directory}/{name}.sock\"\n\
              [logging]\nlevel = \"{log_level}\"\n\
-             [security]\nprivate_key_file = \"{directory}/{name}.key\"\n{peer}\n\
+             [security]\nprivate_key_file = \"{directory}/{name}.key\"\n{peer}\n{security}\n\
              [links]\nstart_port = {START_PORT}\nports = {ports}\nlinks_per_wan = {links_per_wan}\n"
         )
     }
