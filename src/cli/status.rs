@@ -145,6 +145,18 @@ pub fn screen(status: &Status) -> String {
         ),
     );
     line(&mut out, "", &format!("offloads {offloads}"));
+    for worker in engine.workers.iter().filter(|_| engine.workers.len() > 1) {
+        let figures = format!(
+            "{}  sessions {}  frames in {} out {}  sends {}  handed over {}",
+            worker.number,
+            worker.sessions,
+            worker.tun_reads,
+            worker.tun_writes,
+            worker.udp_sends,
+            worker.handed_over
+        );
+        line(&mut out, "worker", &figures);
+    }
     for peer in &status.peers {
         out.push('\n');
         peer_screen(&mut out, peer);
@@ -211,12 +223,12 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
         out.push('\n');
         out.push_str(&links_table(&peer.links));
     }
-    let mut told = "";
+    let mut told = Vec::new();
     for link in peer.links.iter().filter(|link| link.quota_bytes > 0) {
-        if told != link.name {
+        if !told.contains(&&link.name) {
             let (used, quota) = (bytes(link.quota_used_bytes), bytes(link.quota_bytes));
             line(out, "quota", &format!("{} {used} of {quota}", link.name));
-            told = &link.name;
+            told.push(&link.name);
         }
     }
     // A link that is up says why only to programs; people want to know about the others.
@@ -224,9 +236,20 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
     for link in peer.links.iter().filter(to_explain) {
         out.push_str(&cut(&format!(
             "! link {} {}: {}",
-            link.id, link.state, link.cause
+            link_name(link, &peer.links),
+            link.state,
+            link.cause
         )));
         out.push('\n');
+    }
+}
+
+/// A link's number, after that of its session where there are several.
+fn link_name(link: &LinkStatus, all: &[LinkStatus]) -> String {
+    if all.iter().any(|other| other.session != link.session) {
+        format!("{}.{}", link.session, link.id)
+    } else {
+        link.id.to_string()
     }
 }
 
@@ -249,7 +272,7 @@ fn links_table(links: &[LinkStatus]) -> String {
         .iter()
         .map(|link| {
             vec![
-                link.id.to_string(),
+                link_name(link, links),
                 link.name.chars().take(WAN_NAME_COLUMNS).collect(),
                 link.state.clone(),
                 format!("{:.0}%", link.share * 100.0),

@@ -15,6 +15,7 @@
 //! to the WAN, delay and loss to the link.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod history;
 pub mod loss;
 pub mod minimum;

@@ -15,6 +15,7 @@ mod failures;
 mod plain;
 mod support;
 mod traffic;
+mod workers;
 
 use std::ffi::OsString;
 use std::fs;
@@ -94,6 +95,7 @@ fn cases() -> Vec<Case> {
     [
         plain::cases(),
         traffic::cases(),
+        workers::cases(),
         failures::cases(),
         daemons::cases(),
         bench::cases(),
