@@ -295,12 +295,15 @@ mod tests {
         let mut quotas = quotas(nowhere(), 1_000);
         let day = |days| Duration::from_secs(days * DAY);
         let now = day(20_780);
-        assert!(!quotas.sample([((0, 0), "lte", 400), ((0, 1), "dsl", 9_000)].into_iter(), now));
+        assert!(!quotas.sample(
+            [((0, 0), "lte", 400), ((0, 1), "dsl", 9_000)].into_iter(),
+            now
+        ));
         assert!(!quotas.sample([((0, 0), "lte", 700)].into_iter(), now));
         assert!(!quotas.is_spent("lte"));
-        // The session is a new one: its counters begin at zero.
-        assert!(!quotas.sample([((1, 0), "lte", 1)].into_iter(), now), "another session");
-        assert!(quotas.sample([((0, 0), "lte", 300)].into_iter(), now));
+        // Another worker's session, then a new one in the place of the first: counters that begin at zero.
+        assert!(!quotas.sample([((1, 0), "lte", 100)].into_iter(), now));
+        assert!(quotas.sample([((0, 0), "lte", 200)].into_iter(), now));
         assert!(quotas.is_spent("lte") && !quotas.is_spent("dsl"));
         let usage = Usage {
             used: 1_000,

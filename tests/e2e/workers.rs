@@ -90,7 +90,7 @@ fn flows_with(threads: [u8; 2]) -> Outcome {
             let frames = frames(status);
             println!("{} {frames:?} {:?}", status.role, status.drops);
             check!(frames.len() == usize::from(threads), "{frames:?}");
-            check!(status.engine.threads == threads.into(), "{frames:?}");
+            check!(status.engine.threads == u32::from(threads), "{frames:?}");
             let reads = frames.iter().all(|(reads, _)| *reads > 100);
             check!(reads, "{}: a worker reads nothing: {frames:?}", status.role);
             check!(status.peers.len() == 1, "one peer: {:?}", status.peers);
