@@ -223,25 +223,36 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
         out.push('\n');
         out.push_str(&links_table(&peer.links));
     }
+    out.push_str(&footnotes(&peer.links));
+}
+
+/// What there is to say about links beyond their row: quotas, and why one is not up.
+fn footnotes(links: &[LinkStatus]) -> String {
+    let mut out = String::new();
     let mut told = Vec::new();
-    for link in peer.links.iter().filter(|link| link.quota_bytes > 0) {
+    for link in links.iter().filter(|link| link.quota_bytes > 0) {
         if !told.contains(&&link.name) {
             let (used, quota) = (bytes(link.quota_used_bytes), bytes(link.quota_bytes));
-            line(out, "quota", &format!("{} {used} of {quota}", link.name));
+            line(
+                &mut out,
+                "quota",
+                &format!("{} {used} of {quota}", link.name),
+            );
             told.push(&link.name);
         }
     }
     // A link that is up says why only to programs; people want to know about the others.
     let to_explain = |link: &&LinkStatus| link.state != "up" && !link.cause.is_empty();
-    for link in peer.links.iter().filter(to_explain) {
+    for link in links.iter().filter(to_explain) {
         out.push_str(&cut(&format!(
             "! link {} {}: {}",
-            link_name(link, &peer.links),
+            link_name(link, links),
             link.state,
             link.cause
         )));
         out.push('\n');
     }
+    out
 }
 
 /// A link's number, after that of its session where there are several.

@@ -262,6 +262,10 @@ impl Mailbox {
         Some(buffer)
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "what does not fit comes back whole"
+    )]
     fn send(&mut self, worker: u8, parcel: Parcel) -> Result<(), Parcel> {
         let Some(other) = self.others.get(usize::from(worker)) else {
             return Err(parcel);

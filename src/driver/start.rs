@@ -156,7 +156,7 @@ pub fn start(config: &Config, prepared: &mut Prepared) -> Result<Workers, RunErr
                 ..DatapathConfig::default()
             },
             cpu: cpu_of(config, number),
-            clock: clock.clone(),
+            clock,
             bell: Arc::clone(bell),
             mailbox,
         };

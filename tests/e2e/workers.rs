@@ -86,13 +86,16 @@ fn flows_with(threads: [u8; 2]) -> Outcome {
             world.tunnel.client_status(0)?,
             world.tunnel.server_status()?,
         );
+        let sessions = threads[0];
         for (status, threads) in [(&near, threads[0]), (&far, threads[1])] {
             let frames = frames(status);
             println!("{} {frames:?} {:?}", status.role, status.drops);
             check!(frames.len() == usize::from(threads), "{frames:?}");
             check!(status.engine.threads == u32::from(threads), "{frames:?}");
-            let reads = frames.iter().all(|(reads, _)| *reads > 100);
-            check!(reads, "{}: a worker reads nothing: {frames:?}", status.role);
+            // A worker without a session reads hardly anything: the kernel gives it a flow's first frames alone.
+            let busy = frames.iter().filter(|(reads, _)| *reads > 100).count();
+            let expected = usize::from(threads.min(sessions));
+            check!(busy == expected, "{}: who reads: {frames:?}", status.role);
             check!(status.peers.len() == 1, "one peer: {:?}", status.peers);
         }
         // A worker without a session writes nothing; all others do.

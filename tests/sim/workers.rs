@@ -76,8 +76,7 @@ fn two_workers_share_the_wans_as_one_would_use_them() {
             queues.push([0, 1].map(|link| queue(&world, link, from, since)));
             println!("{workers:?} {from:?} {:?}", queues.last());
         }
-        for link in 0..2 {
-            let [one, two] = [queues[0][link], queues[1][link]];
+        for (one, two) in queues[0].iter().zip(queues[1]) {
             assert!(two < one.mul_f64(1.5).max(ms(8)), "{one:?} {two:?}");
         }
     }
