@@ -171,9 +171,33 @@ pub struct EngineStatus {
     pub tun_merged: u64,
     /// Packets made of superframes that the kernel refused.
     pub tun_split: u64,
+    /// Each worker; the counters above are the sums of theirs.
+    pub workers: Vec<WorkerStatus>,
 }
 
-/// One session with a peer.
+/// One worker of the data path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerStatus {
+    /// Its number, from 0; also of its queue of the TUN.
+    pub number: u32,
+    /// Sessions that it has.
+    pub sessions: u64,
+    /// System calls that submitted or waited.
+    pub submits: u64,
+    /// Kernel operations done.
+    pub operations: u64,
+    /// Sends on UDP sockets.
+    pub udp_sends: u64,
+    /// Frames read from its queue of the TUN.
+    pub tun_reads: u64,
+    /// Frames written to it.
+    pub tun_writes: u64,
+    /// Frames and datagrams that came to it and were for a session of another worker.
+    pub handed_over: u64,
+}
+
+/// The sessions with a peer as one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeerStatus {
@@ -197,7 +221,7 @@ pub struct PeerStatus {
     pub tx_mbps: f64,
     /// Inner rate from the peer in the last second.
     pub rx_mbps: f64,
-    /// Its links, in the order of their ids.
+    /// Its links, in the order of their sessions and ids.
     pub links: Vec<LinkStatus>,
     /// Forward error correction.
     pub fec: FecStatus,
@@ -213,6 +237,10 @@ pub struct PeerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkStatus {
+    /// Session that it belongs to: a client has one for each of its workers.
+    pub session: u8,
+    /// Worker of this side that has the session.
+    pub worker: u32,
     /// Number of the link.
     pub id: u8,
     /// Number of its WAN.

@@ -21,6 +21,7 @@ mod reload;
 mod resolve;
 mod spans;
 mod values;
+mod workers;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -409,6 +409,8 @@ pub struct Performance {
     pub backend: Backend,
     /// Workers of the data path.
     pub threads: Threads,
+    /// Processors that the workers are bound to, in turn; empty = none.
+    pub cpu_affinity: Vec<u16>,
     /// TUN and UDP segmentation offload.
     pub offload: bool,
     /// Which runs leave as one segmented send.

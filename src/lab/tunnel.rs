@@ -24,6 +24,8 @@ pub struct TunnelSpec {
     pub tun_mtu: u16,
     /// Whether the links use IPv6.
     pub outer_v6: bool,
+    /// Workers of each client and of the server; `None` = as many as they choose.
+    pub threads: Option<[u8; 2]>,
     /// Further lines of both configurations' `[performance]`.
     pub performance: String,
     /// Further lines of both configurations' `[security]`.
@@ -40,6 +42,7 @@ impl Default for TunnelSpec {
             links_per_wan: 1,
             tun_mtu: 1400,
             outer_v6: false,
+            threads: None,
             performance: String::new(),
             security: String::new(),
             log_level: "info",

@@ -15,6 +15,7 @@
 //! to the WAN, delay and loss to the link.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod counts;
 pub mod gso;
 pub mod history;

@@ -197,6 +197,14 @@ impl Egress {
         self.routes.iter().any(Route::has_work)
     }
 
+    /// Flows that wait in the flow queues. Takes a look at each queue: for every few milliseconds.
+    pub(super) fn waiting_flows(&self) -> usize {
+        self.routes
+            .iter()
+            .map(|route| route.queue.waiting_flows())
+            .sum()
+    }
+
     /// Bytes waiting in the flow queues.
     pub(super) fn queued_bytes(&self) -> u64 {
         self.routes.iter().map(|route| route.queue.bytes()).sum()

@@ -11,6 +11,7 @@
 //! No clock, no socket, no randomness but the seed; nothing on the packet path allocates, locks, logs or blocks.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod config;
 mod deliver;
 pub mod egress;
@@ -127,6 +128,7 @@ pub struct Session {
     ingress: Ingress,
     reports: Reports,
     load: Load,
+    budget: budget::Budget,
     equaliser: equal::Equaliser,
     candidates: Vec<Candidate>,
     /// Links that ordinary packets do not use now: first `held_back` that latency mode does not need, then those that
@@ -209,6 +211,7 @@ impl Session {
             ingress: Ingress::new(body_bytes_max, now),
             reports: Reports::new(now),
             load: Load::new(now),
+            budget: budget::Budget::new(now),
             equaliser: equal::Equaliser::new(now),
             candidates: Vec::with_capacity(LINKS_MAX),
             apart: Vec::with_capacity(LINKS_MAX),
@@ -352,6 +355,11 @@ impl Session {
     /// Whether there are keys in use or waiting to be confirmed. Without, the session is over.
     pub const fn has_keys(&self) -> bool {
         !self.epochs.is_empty()
+    }
+
+    /// Whether frames given to it have a way.
+    pub fn has_way(&self) -> bool {
+        self.links.iter().any(Link::is_up)
     }
 
     /// Number of links.

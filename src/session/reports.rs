@@ -200,7 +200,7 @@ impl Session {
         self.apply_outcomes(message.link, now);
         self.on_link_state(message.link.index(), before, now);
         if let Some(delivery) = delivery {
-            self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);
+            self.on_delivery(wan, message.link, &delivery, now);
         }
         self.refresh_size(now);
     }

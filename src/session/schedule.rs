@@ -159,7 +159,7 @@ impl Session {
     pub(super) fn figures_of(&self, link: &Link, delay: Duration, rtt_min: Duration) -> Figures {
         let spread = link.sender.delay();
         Figures {
-            capacity: self.wans[link.wan.index()].rate.capacity(),
+            capacity: self.wans[link.wan.index()].capacity(),
             delay_p50: delay,
             delay_p95: delay + spread.p95.saturating_sub(spread.p50),
             delay_base: rtt_min / 2,
@@ -183,7 +183,7 @@ impl Session {
             .map(|l| l.queued_bytes)
             .sum();
         // While more is tried than the WAN is known to carry, its packets arrive no sooner than it is known to.
-        let rate = wan.rate.pacing_rate().min(wan.rate.capacity());
+        let rate = wan.pacing_rate().min(wan.capacity());
         Candidate {
             link: link.id,
             free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
@@ -302,7 +302,7 @@ impl Session {
     pub(super) fn in_startup(&self) -> bool {
         self.candidates.iter().any(|c| {
             let wan = self.links[c.link.index()].wan;
-            self.wans[wan.index()].rate.phase() == Phase::Startup
+            self.wans[wan.index()].phase() == Phase::Startup
         })
     }
 

@@ -387,7 +387,10 @@ impl Session {
         self.load.on_transmit(u64::from(wire));
         let pacer = &mut self.wans[wan.index()].pacer;
         match carried {
-            Carried::Symbol(_) | Carried::Probe => pacer.on_transmit(u64::from(wire), now),
+            Carried::Symbol(_) | Carried::Probe => {
+                pacer.on_transmit(u64::from(wire), now);
+                self.on_data_sent(wan, u64::from(wire), now);
+            }
             Carried::Control | Carried::Reports => {
                 pacer.on_transmit_unasked(u64::from(wire), now);
             }

@@ -66,6 +66,9 @@ pub enum UdpError {
     /// UDP_SEGMENT (Linux 4.18) is missing or the size is impossible.
     #[error("UDP segmentation offload is not available")]
     Segment(#[source] io::Error),
+    /// Out of descriptors.
+    #[error("cannot duplicate a UDP socket")]
+    Clone(#[source] io::Error),
     /// UDP_GRO (Linux 5.0) is missing.
     #[error("UDP receive offload is not available")]
     Gro(#[source] io::Error),
@@ -109,6 +112,15 @@ impl UdpSocket {
             receive_buffer_bytes,
             send_buffer_bytes,
         })
+    }
+
+    /// A second handle to the same socket, for another thread.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> Result<Self, UdpError> {
+        let inner = self.inner.try_clone().map_err(UdpError::Clone)?;
+        Ok(Self { inner, ..*self })
     }
 
     /// Fixes the peer: sends need no address, and datagrams of others are not received. May be called again

@@ -16,6 +16,7 @@ mod failures;
 mod plain;
 mod support;
 mod traffic;
+mod workers;
 
 use std::ffi::OsString;
 use std::fs;
@@ -95,6 +96,7 @@ fn cases() -> Vec<Case> {
     [
         plain::cases(),
         traffic::cases(),
+        workers::cases(),
         failures::cases(),
         daemons::cases(),
         datapath::cases(),
