@@ -159,13 +159,45 @@ pub struct EngineStatus {
     pub udp_sends: u64,
     /// Those that carried more than one datagram.
     pub udp_segmented_sends: u64,
+    /// Runs sent without a copy, as far as we are concerned.
+    pub zero_copy_sends: u64,
+    /// Those of them that the kernel has copied all the same.
+    pub zero_copy_copied: u64,
     /// Frames read from the TUN.
     pub tun_reads: u64,
     /// Frames written to the TUN.
     pub tun_writes: u64,
+    /// Packets that became part of a superframe on their way to the TUN.
+    pub tun_merged: u64,
+    /// Packets made of superframes that the kernel refused.
+    pub tun_split: u64,
+    /// Each worker; the counters above are the sums of theirs.
+    pub workers: Vec<WorkerStatus>,
 }
 
-/// One session with a peer.
+/// One worker of the data path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerStatus {
+    /// Its number, from 0; also of its queue of the TUN.
+    pub number: u32,
+    /// Sessions that it has.
+    pub sessions: u64,
+    /// System calls that submitted or waited.
+    pub submits: u64,
+    /// Kernel operations done.
+    pub operations: u64,
+    /// Sends on UDP sockets.
+    pub udp_sends: u64,
+    /// Frames read from its queue of the TUN.
+    pub tun_reads: u64,
+    /// Frames written to it.
+    pub tun_writes: u64,
+    /// Frames and datagrams that came to it and were for a session of another worker.
+    pub handed_over: u64,
+}
+
+/// The sessions with a peer as one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeerStatus {
@@ -189,12 +221,14 @@ pub struct PeerStatus {
     pub tx_mbps: f64,
     /// Inner rate from the peer in the last second.
     pub rx_mbps: f64,
-    /// Its links, in the order of their ids.
+    /// Its links, in the order of their sessions and ids.
     pub links: Vec<LinkStatus>,
     /// Forward error correction.
     pub fec: FecStatus,
     /// Reordering.
     pub reorder: ReorderStatus,
+    /// How long inner packets are with us.
+    pub residence: ResidenceStatus,
     /// Everything discarded in this session, by reason; reasons with zero are left out.
     pub drops: BTreeMap<String, u64>,
 }
@@ -203,6 +237,10 @@ pub struct PeerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkStatus {
+    /// Session that it belongs to: a client has one for each of its workers.
+    pub session: u8,
+    /// Worker of this side that has the session.
+    pub worker: u32,
     /// Number of the link.
     pub id: u8,
     /// Number of its WAN.
@@ -235,6 +273,8 @@ pub struct LinkStatus {
     pub loss_ratio_rx: f64,
     /// Longest datagram that is known to arrive in our sending direction; 0: the path is too narrow for data.
     pub datagram_bytes: u32,
+    /// Which runs leave as one segmented send: `on`, `uneven`, `off`.
+    pub gso: String,
     /// Times that long datagrams began to vanish.
     pub black_holes: u64,
     /// Datagrams sent.
@@ -289,6 +329,16 @@ pub struct FecStatus {
     pub loss_ratio_before: f64,
     /// Part of the source symbols missing after FEC, in the last seconds, 0 to 1.
     pub loss_ratio_after: f64,
+}
+
+/// How long inner packets were with us in the last two seconds, queues included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResidenceStatus {
+    /// From the read of the TUN to the datagram that carries the packet's first byte for the first time.
+    pub out_ms: Percentiles,
+    /// From the read of the socket that brought the packet's last byte to the write of the TUN.
+    pub in_ms: Percentiles,
 }
 
 /// Reordering of one session's receiving direction.

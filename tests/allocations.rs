@@ -79,14 +79,14 @@ fn groups_are_encoded_and_recovered_without_allocation() {
                     .unwrap();
             }
         }
-        let (params, sources) = open.take();
-        let sources = sources.map(|i| &symbols[i][..BODY + 2 - i]);
-        let bytes = params.symbol_bytes;
+        let bytes = open.params().symbol_bytes;
+        let sources = open.sources().iter().map(|&i| &symbols[i][..BODY + 2 - i]);
         codec
             .encode(sources, r, bytes, |i, s| {
                 repairs[i][..bytes].copy_from_slice(s)
             })
             .unwrap();
+        drop(open.take());
         let (k, count) = (u8::try_from(k).unwrap(), u8::try_from(r).unwrap());
         for (i, symbol) in (0..count).zip(&repairs) {
             let _ = decoder.on_repair(id, k, count, i, &symbol[..bytes], now);

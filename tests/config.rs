@@ -285,7 +285,10 @@ fn two_values(key: &str) -> (String, String) {
         "performance.equalise" => words("auto", "on"),
         "performance.reorder_max_ms" => pair("\"auto\"", "30"),
         "performance.backend" => words("auto", "epoll"),
-        "performance.threads" => pair("\"auto\"", "1"),
+        "performance.gso" => words("auto", "uneven"),
+        "performance.zero_copy" => words("auto", "off"),
+        "performance.threads" => pair("\"auto\"", "16"),
+        "performance.cpu_affinity" => pair("[]", "[1, 3]"),
         "performance.offload" | "routing.manage" => pair("true", "false"),
         "security.private_key_file" => words("/etc/chainlightning/private.key", "/keys/other.key"),
         "security.peer_public_key" | "peers.public_key" => {
@@ -466,6 +469,33 @@ fn defaults_of_the_two_sides_face_each_other() {
     assert_ne!(client.control_socket, server.control_socket);
     assert_eq!(server.server_ip.to_string(), "0.0.0.0");
     assert!(server.links.wans.is_empty());
+}
+
+#[test]
+fn workers_follow_the_processors_and_a_clients_follow_its_rates() {
+    let count = |role, more: &str, processors| {
+        let text = format!("{}{more}", least(role));
+        parse(&text, role).unwrap().config.worker_count(processors)
+    };
+    for (processors, expected) in [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8), (128, 8)] {
+        assert_eq!(count(Role::Server, "", processors), expected);
+        assert_eq!(count(Role::Client, "", processors), 1);
+    }
+    let wan = |mbps| {
+        format!("[[links.wan]]\nsource_ip = \"192.168.1.20\"\ndown_mbps = {mbps}\nup_mbps = 100\n")
+    };
+    for (mbps, processors, expected) in
+        [(2_000, 8, 1), (2_001, 8, 2), (10_000, 8, 4), (10_000, 2, 1)]
+    {
+        assert_eq!(
+            count(Role::Client, &wan(mbps), processors),
+            expected,
+            "{mbps}"
+        );
+    }
+    for role in ROLES {
+        assert_eq!(count(role, "performance.threads = 5\n", 2), 5);
+    }
 }
 
 #[test]

@@ -13,7 +13,8 @@ use chainlightning::crypto::key_schedule::Role;
 use chainlightning::crypto::keys::PrivateKey;
 use chainlightning::crypto::mac::CookieSeal;
 use chainlightning::endpoint::{
-    AllowedAddresses, Client, ClientConfig, Endpoint, Event, PeerConfig, Server, ServerConfig,
+    AllowedAddresses, Client, ClientConfig, Endpoint, Event, NoOthers, PeerConfig, Server,
+    ServerConfig, Workers,
 };
 use chainlightning::session::RUN_BYTES_MAX;
 use chainlightning::session::config::WanConfig;
@@ -185,6 +186,7 @@ impl World {
             boot_id: [1; 8],
             unix_time_at_zero: Duration::from_secs(1_700_000_000),
             seed: 1,
+            workers: Workers::ALONE,
         };
         let server = ServerConfig {
             private_key: server,
@@ -196,6 +198,7 @@ impl World {
             boot_id: [2; 8],
             cookie_secret: [3; 32],
             seed: 2,
+            workers: Workers::ALONE,
         };
         let now = at(1000);
         Self {
@@ -234,7 +237,7 @@ impl World {
 
     fn deliver(&mut self, from: Origin, datagram: &[u8]) {
         self.server
-            .handle_datagrams(Some(from), &mut datagram.to_vec(), self.now);
+            .handle_datagrams(Some(from), &mut datagram.to_vec(), self.now, &mut NoOthers);
     }
 
     fn turn(&mut self) {
@@ -244,7 +247,8 @@ impl World {
             self.deliver(origin(link.0), &datagram);
         }
         for (_, mut datagram) in self.server_sends() {
-            self.client.handle_datagrams(None, &mut datagram, self.now);
+            self.client
+                .handle_datagrams(None, &mut datagram, self.now, &mut NoOthers);
         }
     }
 
@@ -445,7 +449,9 @@ fn a_recording_replaces_neither_the_next_keys_nor_those_that_wait() {
         );
         // The handshake ends as if nothing had been.
         let handshakes = world.client.stats(world.now).handshakes;
-        world.client.handle_datagrams(None, &mut welcome, world.now);
+        world
+            .client
+            .handle_datagrams(None, &mut welcome, world.now, &mut NoOthers);
         world.run(3_000);
         assert_eq!(world.client.stats(world.now).handshakes, handshakes);
         assert!(world.server.stats(world.now).peers[0].session.is_some());
@@ -474,7 +480,9 @@ fn a_recorded_hello_that_never_arrived_cannot_disturb_what_runs() {
     );
     // The session goes on: no event, no new handshake, and frames pass.
     let dialed = world.client.stats(world.now).handshakes;
-    world.client.handle_frame(&pair::frame(1, 500), world.now);
+    world
+        .client
+        .handle_frame(&pair::frame(1, 500), world.now, &mut NoOthers);
     world.run(20_000);
     assert_eq!(world.client.stats(world.now).handshakes, dialed);
     let mut frame = vec![0; FRAME_BYTES_MAX];

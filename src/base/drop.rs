@@ -82,6 +82,8 @@ drop_reasons! {
     TunWriteFailed = "tun_write_failed",
     /// Sent on a link that died, and too old to be sent again.
     Expired = "expired",
+    /// Another worker's queue was full.
+    HandoverFull = "handover_full",
     /// Control frames beyond the rate limit.
     ControlLimited = "control_limited",
 }

@@ -9,6 +9,9 @@ pub const LINKS_MAX: usize = 32;
 pub const LINK_COUNT_MAX: u8 = 32;
 const _: () = assert!(LINK_COUNT_MAX as usize == LINKS_MAX);
 
+/// Most parallel sessions of one client: one for each of its workers. A set of them is a `u16`.
+pub const SESSIONS_MAX: usize = 16;
+
 /// One UDP lane between the peers over one WAN; unit of striping, packet numbers and delay.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u8);

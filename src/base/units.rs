@@ -59,6 +59,10 @@ impl Rate {
         if self.0 == 0 {
             return Duration::from_nanos(FOREVER as u64);
         }
+        // Divisions of 128 bits cost ten times as much, and packets never need them.
+        if let Some(bit_nanos) = bytes.checked_mul(8_000_000_000) {
+            return Duration::from_nanos((bit_nanos / self.0).min(FOREVER as u64));
+        }
         let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(self.0);
         Duration::from_nanos(nanos.min(FOREVER) as u64)
     }
@@ -66,6 +70,10 @@ impl Rate {
     /// Bytes that pass in `span`.
     #[allow(clippy::cast_possible_truncation)] // saturated by `min`
     pub fn bytes_in(self, span: Duration) -> u64 {
+        let narrow = u64::try_from(span.as_nanos()).ok();
+        if let Some(bit_nanos) = narrow.and_then(|nanos| self.0.checked_mul(nanos)) {
+            return bit_nanos / 8_000_000_000;
+        }
         (u128::from(self.0) * span.as_nanos() / 8_000_000_000).min(u128::from(u64::MAX)) as u64
     }
 
@@ -84,6 +92,24 @@ impl fmt::Debug for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn narrow_and_wide_arithmetic_agree() {
+        for rate in [1, 999, 30_000_000, 10_000_000_000, u64::MAX] {
+            for count in [0, 1, 1_400, 1 << 30, 1 << 40, u64::MAX / 2] {
+                let wide = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+                let nanos = u128::from(count) * 8_000_000_000 / u128::from(rate);
+                let bytes = u128::from(rate) * u128::from(count) / 8_000_000_000;
+                let rate = Rate::from_bits_per_s(rate);
+                let hour = Duration::from_secs(3_600);
+                assert_eq!(
+                    rate.time_for(count),
+                    Duration::from_nanos(wide(nanos)).min(hour)
+                );
+                assert_eq!(rate.bytes_in(Duration::from_nanos(count)), wide(bytes));
+            }
+        }
+    }
 
     #[test]
     fn a_megabyte_at_eight_megabits_takes_a_second() {

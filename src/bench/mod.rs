@@ -9,15 +9,18 @@
 //!
 //! Contenders take turns, so that what else the machine does hits all of them. Everything is measured from outside of
 //! the tunnel: the receiver's bytes, TCP_INFO of the sender, ICMP echo, the emulator's counters. Nothing of the host is
-//! touched, and nothing is left. [`emulator`] measures the measuring instrument.
+//! touched, and nothing is left. [`emulator`] measures the measuring instrument, [`tunnel`] the tunnel without links that
+//! limit it.
 #![forbid(unsafe_code)]
 
 mod contender;
+pub mod core;
 pub mod emulator;
 mod measure;
 pub mod plan;
 mod report;
 mod table;
+pub mod tunnel;
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,5 +1,7 @@
 //! `chainlightning bench`: the words of its command line, and what they mean.
 
+mod tunnel;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,17 +10,23 @@ use clap::{Args, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::{EXIT_USAGE, Failure, finish};
+use crate::bench::core::{self, CorePlan};
 use crate::bench::emulator::EmulatorPlan;
 use crate::bench::plan::{Case, Direction, LINKS_DEFAULT, Link};
 use crate::bench::{Plan, aggregation, emulator};
 use crate::config::keyfile::{KeyFileError, KeyFiles};
 use crate::config::{Config, Role};
 use crate::crypto::keys::PrivateKey;
+pub use tunnel::{NicChoice, TunnelArgs};
 
 /// Longest connection: every 10 ms of it are kept.
 const SECONDS_MAX: u64 = 3600;
 /// Most runs: a day's work with the defaults.
 const RUNS_MAX: u64 = 100;
+/// Most threads of `bench core`: the processors of a large machine.
+const THREADS_MAX: u64 = 256;
+/// Longest time for a figure of the benches without a network: it does not get better after seconds.
+const FIGURE_SECONDS_MAX: f64 = 600.0;
 
 /// What is measured.
 #[derive(Clone, Debug, Subcommand)]
@@ -26,8 +34,61 @@ pub enum BenchCommand {
     /// Compare the tunnel over several emulated links with the best link alone and with the kernel's multipath TCP,
     /// with real TCP in namespaces of their own. Needs no root
     Aggregation(AggregationArgs),
+    /// Measure what the tunnel itself carries and costs where no link limits it, against the bare cable, other
+    /// settings and other tunnels. Needs no root
+    Tunnel(TunnelArgs),
     /// Measure the link emulator itself: how exact its rates are, and what delay it adds
     Emulator(EmulatorArgs),
+    /// Measure the tunnel without the kernel: each step of the packet path, and whole sessions under load
+    Core(CoreArgs),
+    /// Measure the repair symbols of groups: computing them, and recovering what was lost
+    Fec(FiguresArgs),
+    /// Measure sealing and opening of datagrams, with both ciphers
+    Crypto(FiguresArgs),
+}
+
+/// Options of `bench core`.
+#[derive(Clone, Debug, Args)]
+pub struct CoreArgs {
+    /// Only these loads of a session, without the single steps; several separated by commas [default: all]
+    #[arg(long = "load", value_delimiter = ',', value_parser = load_name, value_name = "NAME")]
+    pub loads: Vec<String>,
+    /// Threads that carry each load at once, every one with sessions of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX), value_name = "N")]
+    pub threads: u64,
+    /// Time and format.
+    #[command(flatten)]
+    pub figures: FiguresArgs,
+}
+
+/// Options of all benches without a network.
+#[derive(Clone, Debug, Args)]
+pub struct FiguresArgs {
+    /// How long each figure is measured
+    #[arg(long, default_value_t = 0.5, value_parser = figure_seconds, value_name = "S")]
+    pub seconds: f64,
+    /// Print one JSON document and nothing else
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A load by its name.
+fn load_name(text: &str) -> Result<String, String> {
+    let names: Vec<&str> = core::LOADS.iter().map(|load| load.name).collect();
+    if names.contains(&text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("there are {}", names.join(", ")))
+    }
+}
+
+/// Time of a figure.
+fn figure_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok();
+    let fits = |seconds: &f64| (0.01..=FIGURE_SECONDS_MAX).contains(seconds);
+    seconds
+        .filter(fits)
+        .ok_or_else(|| format!("a number of seconds from 0.01 to {FIGURE_SECONDS_MAX}"))
 }
 
 /// Options of `bench aggregation`.
@@ -97,6 +158,16 @@ pub enum DirectionChoice {
     Both,
 }
 
+impl DirectionChoice {
+    fn directions(self) -> Vec<Direction> {
+        match self {
+            Self::Up => vec![Direction::Up],
+            Self::Down => vec![Direction::Down],
+            Self::Both => vec![Direction::Up, Direction::Down],
+        }
+    }
+}
+
 /// Congestion controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CongestionChoice {
@@ -118,6 +189,13 @@ pub fn bench(command: BenchCommand, command_line: &[OsString]) -> ExitCode {
                 Err(failure) => finish(Err(failure)),
             }
         }
+        BenchCommand::Tunnel(args) => {
+            let json = args.json;
+            match tunnel::plan(args) {
+                Ok(plan) => crate::bench::tunnel::tunnel(&plan, json, command_line),
+                Err(failure) => finish(Err(failure)),
+            }
+        }
         BenchCommand::Emulator(args) => {
             let plan = EmulatorPlan {
                 links: links_or_default(args.links),
@@ -125,6 +203,14 @@ pub fn bench(command: BenchCommand, command_line: &[OsString]) -> ExitCode {
             };
             emulator::emulator(&plan, args.json, command_line)
         }
+        BenchCommand::Core(args) => core::core(&CorePlan {
+            loads: args.loads,
+            seconds: args.figures.seconds,
+            threads: usize::try_from(args.threads).unwrap_or(1),
+            json: args.figures.json,
+        }),
+        BenchCommand::Fec(args) => core::fec(args.seconds, args.json),
+        BenchCommand::Crypto(args) => core::crypto(args.seconds, args.json),
     }
 }
 
@@ -138,11 +224,7 @@ fn plan(args: AggregationArgs) -> Result<Plan, Failure> {
     }
     let plan = Plan {
         links: links_or_default(args.links),
-        directions: match args.direction {
-            DirectionChoice::Up => vec![Direction::Up],
-            DirectionChoice::Down => vec![Direction::Down],
-            DirectionChoice::Both => vec![Direction::Up, Direction::Down],
-        },
+        directions: args.direction.directions(),
         congestions: match args.congestion {
             CongestionChoice::Cubic => vec!["cubic"],
             CongestionChoice::Bbr => vec!["bbr"],
@@ -155,14 +237,16 @@ fn plan(args: AggregationArgs) -> Result<Plan, Failure> {
         links_per_wan: args.links_per_wan,
         settings: args.settings,
     };
-    let checks = plan.check().and_then(|()| check_settings(&plan.settings));
+    let checks = plan
+        .check()
+        .and_then(|()| check_settings(&plan.settings, &[]));
     checks.map_err(|message| Failure::new(EXIT_USAGE, format!("error: {message}")))?;
     Ok(plan)
 }
 
 /// Whether a tunnel would understand the settings, unknown keys included, which a daemon only warns about: here they
 /// would be measured for nothing.
-fn check_settings(settings: &[String]) -> Result<(), String> {
+fn check_settings(performance: &[String], security: &[String]) -> Result<(), String> {
     /// Some key in every file: keys are not what is checked.
     struct AnyKey(PrivateKey);
     impl KeyFiles for AnyKey {
@@ -173,8 +257,9 @@ fn check_settings(settings: &[String]) -> Result<(), String> {
     let make = || PrivateKey::generate().map_err(|error| format!("make a key: {error}"));
     let (ours, theirs) = (make()?, make()?);
     let text = format!(
-        "[performance]\n{}\n[security]\npeer_public_key = \"{}\"\n",
-        settings.join("\n"),
+        "[performance]\n{}\n[security]\n{}\npeer_public_key = \"{}\"\n",
+        performance.join("\n"),
+        security.join("\n"),
         theirs.public()
     );
     let loaded = Config::parse(&text, Path::new("--set"), Role::Server, &AnyKey(ours));
@@ -210,7 +295,29 @@ mod tests {
         let words = ["bench", "aggregation"].iter().chain(words);
         match Cli::try_parse_from(words)?.command {
             BenchCommand::Aggregation(args) => Ok(args),
-            BenchCommand::Emulator(_) => unreachable!("not asked for"),
+            _ => unreachable!("not asked for"),
+        }
+    }
+
+    #[test]
+    fn benches_without_a_network_know_their_loads_and_bounds() {
+        let parse = |words: &[&str]| {
+            let words = ["bench", "core"].iter().chain(words);
+            match Cli::try_parse_from(words)?.command {
+                BenchCommand::Core(args) => Ok(args),
+                _ => unreachable!("not asked for"),
+            }
+        };
+        let args: CoreArgs = parse(&["--load", "tso,ack", "--threads=2", "--json"]).unwrap();
+        assert_eq!(args.loads, ["tso", "ack"]);
+        assert_eq!((args.threads, args.figures.json), (2, true));
+        for (words, part) in [
+            (["--load", "huge"], "tso-fixed"),
+            (["--threads", "0"], "1..=256"),
+            (["--seconds", "0"], "0.01"),
+        ] {
+            let error: clap::Error = parse(&words).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
         }
     }
 

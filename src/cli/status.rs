@@ -145,6 +145,18 @@ pub fn screen(status: &Status) -> String {
         ),
     );
     line(&mut out, "", &format!("offloads {offloads}"));
+    for worker in engine.workers.iter().filter(|_| engine.workers.len() > 1) {
+        let figures = format!(
+            "{}  sessions {}  frames in {} out {}  sends {}  handed over {}",
+            worker.number,
+            worker.sessions,
+            worker.tun_reads,
+            worker.tun_writes,
+            worker.udp_sends,
+            worker.handed_over
+        );
+        line(&mut out, "worker", &figures);
+    }
     for peer in &status.peers {
         out.push('\n');
         peer_screen(&mut out, peer);
@@ -204,6 +216,15 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
             reorder.hold_ms, reorder.depth, reorder.wait_ms.p99, reorder.skipped, reorder.late
         ),
     );
+    let (way_out, way_in) = (&peer.residence.out_ms, &peer.residence.in_ms);
+    line(
+        out,
+        "inside",
+        &format!(
+            "out p50 {:.2} p99 {:.2} ms  in p50 {:.2} p99 {:.2} ms",
+            way_out.p50, way_out.p99, way_in.p50, way_in.p99
+        ),
+    );
     if let Some(drops) = drops(&peer.drops) {
         line(out, "drops", &drops);
     }
@@ -211,22 +232,50 @@ fn peer_screen(out: &mut String, peer: &PeerStatus) {
         out.push('\n');
         out.push_str(&links_table(&peer.links));
     }
-    let mut told = "";
-    for link in peer.links.iter().filter(|link| link.quota_bytes > 0) {
-        if told != link.name {
+    out.push_str(&footnotes(&peer.links));
+}
+
+/// What there is to say about links beyond their row: quotas, and why one is not up.
+fn footnotes(links: &[LinkStatus]) -> String {
+    let mut out = String::new();
+    let mut told = Vec::new();
+    for link in links.iter().filter(|link| link.quota_bytes > 0) {
+        if !told.contains(&&link.name) {
             let (used, quota) = (bytes(link.quota_used_bytes), bytes(link.quota_bytes));
-            line(out, "quota", &format!("{} {used} of {quota}", link.name));
-            told = &link.name;
+            line(
+                &mut out,
+                "quota",
+                &format!("{} {used} of {quota}", link.name),
+            );
+            told.push(&link.name);
         }
+    }
+    let not_on = |link: &&LinkStatus| !matches!(link.gso.as_str(), "" | "on");
+    for link in links.iter().filter(not_on) {
+        let (name, gso) = (link_name(link, links), &link.gso);
+        out.push_str(&cut(&format!("! link {name}: segmented sends {gso}")));
+        out.push('\n');
     }
     // A link that is up says why only to programs; people want to know about the others.
     let to_explain = |link: &&LinkStatus| link.state != "up" && !link.cause.is_empty();
-    for link in peer.links.iter().filter(to_explain) {
+    for link in links.iter().filter(to_explain) {
         out.push_str(&cut(&format!(
             "! link {} {}: {}",
-            link.id, link.state, link.cause
+            link_name(link, links),
+            link.state,
+            link.cause
         )));
         out.push('\n');
+    }
+    out
+}
+
+/// A link's number, after that of its session where there are several.
+fn link_name(link: &LinkStatus, all: &[LinkStatus]) -> String {
+    if all.iter().any(|other| other.session != link.session) {
+        format!("{}.{}", link.session, link.id)
+    } else {
+        link.id.to_string()
     }
 }
 
@@ -249,7 +298,7 @@ fn links_table(links: &[LinkStatus]) -> String {
         .iter()
         .map(|link| {
             vec![
-                link.id.to_string(),
+                link_name(link, links),
                 link.name.chars().take(WAN_NAME_COLUMNS).collect(),
                 link.state.clone(),
                 format!("{:.0}%", link.share * 100.0),

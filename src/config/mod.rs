@@ -21,6 +21,7 @@ mod reload;
 mod resolve;
 mod spans;
 mod values;
+mod workers;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -34,9 +35,9 @@ use keyfile::KeyFiles;
 pub use reload::{Change, Diff, diff};
 pub use spans::Place;
 pub use values::{
-    Backend, CipherChoice, Class, ClassPolicy, Config, Direction, Equalise, FecMode, Keys,
+    Backend, CipherChoice, Class, ClassPolicy, Config, Direction, Equalise, FecMode, Gso, Keys,
     LinkPlan, Links, LogLevel, Logging, Mode, MssClamp, Peer, Performance, Quota, Role, Routing,
-    Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan, WanRole,
+    Security, TUNNEL6_PREFIX_LEN, Threads, Tunnel, Wan, WanRole, ZeroCopy,
 };
 
 /// Where a configuration is looked for when none is named, in this order.

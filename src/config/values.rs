@@ -115,6 +115,32 @@ named_enum! {
 }
 
 named_enum! {
+    /// Whether runs leave without a copy.
+    ZeroCopy {
+        /// Where it spares a copy.
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
+    }
+}
+
+named_enum! {
+    /// Which runs of a link leave as one segmented send.
+    Gso {
+        /// All, as long as they arrive.
+        Auto = "auto",
+        /// All.
+        On = "on",
+        /// Those that end with a shorter datagram.
+        Uneven = "uneven",
+        /// None.
+        Off = "off",
+    }
+}
+
+named_enum! {
     /// Which AEAD seals datagrams.
     CipherChoice {
         /// AES-256-GCM when both CPUs have AES instructions, else ChaCha20-Poly1305.
@@ -383,8 +409,14 @@ pub struct Performance {
     pub backend: Backend,
     /// Workers of the data path.
     pub threads: Threads,
+    /// Processors that the workers are bound to, in turn; empty = none.
+    pub cpu_affinity: Vec<u16>,
     /// TUN and UDP segmentation offload.
     pub offload: bool,
+    /// Which runs leave as one segmented send.
+    pub gso: Gso,
+    /// Whether runs leave without a copy.
+    pub zero_copy: ZeroCopy,
 }
 
 /// Workers of the data path.

@@ -1,11 +1,10 @@
 //! The control thread: signals, the control socket, the statistics line, reload.
 //!
 //! Runs on tokio-uring; where the kernel refuses it a ring, on a plain current-thread tokio runtime. It asks the
-//! data thread for snapshots and never touches a packet. It never waits for anything but all of its events at once:
-//! a signal is heard whatever the data thread or a client of the control socket does.
+//! data threads for snapshots and never touches a packet. It never waits for anything but all of its events at once:
+//! a signal is heard whatever a data thread or a client of the control socket does.
 
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
@@ -16,60 +15,26 @@ use super::control_socket::{Connections, ControlSocket};
 use super::quota::Quotas;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
-use super::sockets::Sockets;
-use super::worker::{Behaviour, Command, Role as WorkerRole, Snapshot, Worker};
+use super::start::{self, Lines, Workers};
+use super::worker::{Behaviour, Snapshot};
 use super::{RunError, convert};
 use crate::base::WanId;
-use crate::config::{self, Backend, Config};
-use crate::endpoint::{Client, Server};
+use crate::config::{self, Config};
 use crate::session::config::WanConfig;
 use crate::status::{self, Request};
-use crate::sys::datapath::Config as DatapathConfig;
-use crate::sys::{Clock, Datapath, Tier, Wake};
+use crate::sys::Clock;
 
-/// How long the data thread may take to answer; it answers between two turns.
-const ANSWER_MAX: Duration = Duration::from_millis(900);
 /// Time between the snapshots that rates are computed from.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the data thread may take to say farewell and end.
+/// How long the data threads may take to say farewell and end.
 const ENDING_MAX: Duration = Duration::from_millis(700);
-/// Stack of the data thread: the FEC decoder zeroes 128 KiB of it.
-const STACK_BYTES: usize = 2 << 20;
-
-/// The data thread as the control thread sees it.
-struct Handle {
-    line: Line,
-    thread: std::thread::JoinHandle<Result<(), String>>,
-    ended: oneshot::Receiver<()>,
-}
-
-/// How to speak to the data thread.
-#[derive(Clone)]
-struct Line {
-    commands: mpsc::Sender<Command>,
-    wake: Arc<Wake>,
-}
-
-impl Line {
-    fn send(&self, command: Command) {
-        // A data thread that has ended is noticed by `ended`.
-        let _ = self.commands.send(command);
-        self.wake.signal();
-    }
-
-    async fn snapshot(&self) -> Option<Snapshot> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Snapshot(reply));
-        tokio::time::timeout(ANSWER_MAX, answer).await.ok()?.ok()
-    }
-}
 
 /// What a task brings back to the main loop, which alone has the reporter.
 enum News {
     /// The periodic snapshot.
-    Sample(Option<Snapshot>),
+    Sample(Option<Vec<Snapshot>>),
     /// A snapshot that a client asked for, and where the answer goes.
-    Asked(Option<Snapshot>, oneshot::Sender<String>),
+    Asked(Option<Vec<Snapshot>>, oneshot::Sender<String>),
 }
 
 /// Why the control thread stopped serving.
@@ -167,7 +132,7 @@ impl Control {
         Ok(Self { runtime, signals })
     }
 
-    /// Starts the data thread and serves until a signal says stop.
+    /// Starts the data threads and serves until a signal says stop.
     pub fn run(
         self,
         config: Config,
@@ -180,156 +145,49 @@ impl Control {
             let spent = |wan: &&mut WanConfig| quotas.is_spent(&wan.name);
             parts.wans.iter_mut().filter(spent).for_each(convert::spend);
         }
-        let mut handle = start_worker(&config, &mut prepared)?;
+        let mut workers = start::start(&config, &mut prepared)?;
         let Self { runtime, signals } = self;
         let on_ring = runtime.is_ring();
         let files = Files { path, quotas };
-        let serving = serve_and_stop(config, files, &prepared, signals, &mut handle, on_ring);
+        let serving = serve_and_stop(config, files, &prepared, signals, &mut workers, on_ring);
         let (served, ended) = runtime.block_on(serving);
         if !ended {
-            // What was made on the host is removed all the same; the process ends and takes the thread with it.
+            // What was made on the host is removed all the same; the process ends and takes the threads with it.
             return Err(RunError::Worker("it does not end".to_owned()));
         }
-        let result = handle.thread.join();
+        let result = workers.join();
         drop(prepared);
         match (result, served?) {
-            (Ok(Ok(())), Stop::Signal) => Ok(()),
-            (Ok(Ok(())), Stop::DataThreadEnded) => {
-                Err(RunError::Worker("without a reason".to_owned()))
-            }
-            (Ok(Err(reason)), _) => Err(RunError::Worker(reason)),
-            (Err(_), _) => Err(RunError::Worker("it panicked".to_owned())),
+            (Ok(()), Stop::DataThreadEnded) => Err(RunError::Worker("without a reason".to_owned())),
+            (result, _) => result,
         }
     }
 }
 
-/// Serves, then ends the data thread; says why serving stopped and whether the thread has ended.
+/// Serves, then ends the data threads; says why serving stopped and whether all threads have ended.
 async fn serve_and_stop(
     config: Config,
     mut files: Files,
     prepared: &Prepared,
     signals: Signals,
-    handle: &mut Handle,
+    workers: &mut Workers,
     on_ring: bool,
 ) -> (Result<Stop, RunError>, bool) {
-    let served = serve(config, &mut files, prepared, signals, handle, on_ring).await;
+    let served = serve(config, &mut files, prepared, signals, workers, on_ring).await;
     files.quotas.write(unix_time());
-    if matches!(served, Ok(Stop::DataThreadEnded)) {
-        return (served, true);
-    }
-    handle.line.send(Command::Stop);
-    let ended = tokio::time::timeout(ENDING_MAX, &mut handle.ended).await;
-    (served, ended.is_ok())
+    // Where one has ended by itself, the others end with it.
+    workers.lines.stop();
+    let ended = workers.all_ended(ENDING_MAX).await;
+    (served, ended)
 }
 
-/// Opens the datapath in its own thread and waits until it is there, so that its faults are start-up faults.
-fn start_worker(config: &Config, prepared: &mut Prepared) -> Result<Handle, RunError> {
-    let system = |what| move |source| RunError::System { what, source };
-    let wake = Arc::new(Wake::new().map_err(system("making an eventfd"))?);
-    let thread_wake = Arc::clone(&wake);
-    let clock = Clock::start();
-    let (commands, received) = mpsc::channel();
-    let (ready, started) = mpsc::sync_channel(1);
-    let (ended_tell, ended) = oneshot::channel();
-    let tun_queue = prepared
-        .tun
-        .queue(0)
-        .try_clone_to_owned()
-        .map_err(system("sharing the TUN"))?;
-    let parts = prepared.parts.take();
-    let datagram_bytes_max = prepared.datagram_bytes_max;
-    let offload = config.performance.offload;
-    let datapath_config = DatapathConfig {
-        tier: tier(config.performance.backend),
-        ..DatapathConfig::default()
-    };
-    let role = make_role(config, parts.as_ref(), datagram_bytes_max, &clock)?;
-    let work = move || -> Result<(), String> {
-        if let Err(error) = crate::sys::priority::raise() {
-            tracing::debug!(%error, "data thread keeps ordinary priority");
-        }
-        let opened = Datapath::open(datapath_config).and_then(|mut datapath| {
-            use std::os::fd::AsFd;
-            datapath.add_tun(tun_queue.as_fd())?;
-            datapath.add_wake(&thread_wake)?;
-            let sockets = match parts {
-                Some(Parts::Client(client)) => {
-                    Sockets::connected(client.sockets, offload, &mut datapath)?
-                }
-                Some(Parts::Server(listeners)) => {
-                    Sockets::listening(listeners, offload, &mut datapath)?
-                }
-                None => Sockets::listening(Vec::new(), offload, &mut datapath)?,
-            };
-            Ok((datapath, sockets))
-        });
-        let result = match opened {
-            Ok((datapath, sockets)) => {
-                let _ = ready.send(Ok(datapath.description().to_owned()));
-                let worker = Worker::new(role, datapath, sockets, clock, received);
-                worker.run().map_err(|error| chain(&error))
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                Ok(())
-            }
-        };
-        let _ = ended_tell.send(());
-        result
-    };
-    let thread = std::thread::Builder::new()
-        .name("data".to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(work)
-        .map_err(system("starting the data thread"))?;
-    match started.recv() {
-        Ok(Ok(description)) => tracing::info!(description, "datapath"),
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => return Err(RunError::Worker("it ended while starting".to_owned())),
-    }
-    Ok(Handle {
-        line: Line { commands, wake },
-        thread,
-        ended,
-    })
-}
-
-fn make_role(
-    config: &Config,
-    parts: Option<&Parts>,
-    datagram_bytes_max: u16,
-    clock: &Clock,
-) -> Result<WorkerRole, RunError> {
-    let now = clock.now();
-    Ok(match parts {
-        Some(Parts::Client(parts)) => {
-            let (wans, of_link) = (parts.wans.clone(), parts.wan_of_link.clone());
-            let client = convert::client(config, wans, of_link, datagram_bytes_max, clock)?;
-            WorkerRole::Client(Box::new(Client::new(client, now)))
-        }
-        Some(Parts::Server(_)) | None => WorkerRole::Server(Box::new(Server::new(
-            convert::server(config, datagram_bytes_max)?,
-            now,
-        ))),
-    })
-}
-
-const fn tier(backend: Backend) -> Option<Tier> {
-    match backend {
-        Backend::Auto => None,
-        Backend::IoUring => Some(Tier::Multishot),
-        Backend::IoUringOneshot => Some(Tier::OneShot),
-        Backend::Epoll => Some(Tier::Epoll),
-    }
-}
-
-/// Serves until a signal or the end of the data thread.
+/// Serves until a signal or the end of a data thread.
 async fn serve(
     mut config: Config,
     files: &mut Files,
     prepared: &Prepared,
     mut signals: Signals,
-    handle: &mut Handle,
+    workers: &mut Workers,
     on_ring: bool,
 ) -> Result<Stop, RunError> {
     let socket = ControlSocket::listen(&config.control_socket)?;
@@ -346,24 +204,24 @@ async fn serve(
             biased;
             wish = signals.next() => match wish {
                 Wish::Stop => break Stop::Signal,
-                Wish::Reload => reload(&mut config, files, &prepared.opened, &handle.line, &mut reporter),
+                Wish::Reload => reload(&mut config, files, &prepared.opened, &workers.lines, &mut reporter),
             },
-            _ = &mut handle.ended => break Stop::DataThreadEnded,
+            () = workers.one_ended() => break Stop::DataThreadEnded,
             Some(news) = news.recv() => match news {
-                News::Sample(Some(snapshot)) => {
-                    count(&snapshot, &config, files, &prepared.opened, &handle.line);
+                News::Sample(Some(snapshots)) => {
+                    count(&snapshots, &config, files, &prepared.opened, &workers.lines);
                     reporter.set_quotas(files.quotas.usage());
-                    reporter.sample(&snapshot);
+                    reporter.sample(&snapshots);
                 }
                 News::Sample(None) => {}
-                News::Asked(snapshot, reply) => {
-                    let _ = reply.send(answer(snapshot.as_ref(), &reporter));
+                News::Asked(snapshots, reply) => {
+                    let _ = reply.send(answer(snapshots.as_ref(), &reporter));
                 }
             },
             _ = sample.tick() => {
-                let (line, tell) = (handle.line.clone(), tell.clone());
+                let (lines, tell) = (workers.lines.clone(), tell.clone());
                 tokio::task::spawn_local(async move {
-                    let _ = tell.send(News::Sample(line.snapshot().await));
+                    let _ = tell.send(News::Sample(lines.snapshot().await));
                 });
                 since_line += SAMPLE_INTERVAL;
                 if config.logging.stats_interval.is_some_and(|interval| since_line >= interval) {
@@ -372,8 +230,8 @@ async fn serve(
                 }
             }
             stream = socket.accept() => {
-                let (line, tell) = (handle.line.clone(), tell.clone());
-                connections.serve(stream, on_ring, move |request| ask(request, line, tell));
+                let (lines, tell) = (workers.lines.clone(), tell.clone());
+                connections.serve(stream, on_ring, move |request| ask(request, lines, tell));
             }
         }
     };
@@ -384,23 +242,23 @@ async fn serve(
 /// The answer to a request line of the control socket.
 async fn ask(
     request: String,
-    line: Line,
+    lines: Lines,
     tell: tokio::sync::mpsc::UnboundedSender<News>,
 ) -> String {
     if let Err(refusal) = Request::parse(&request) {
         return status::to_line(&refusal);
     }
     let (reply, answer) = oneshot::channel();
-    let _ = tell.send(News::Asked(line.snapshot().await, reply));
+    let _ = tell.send(News::Asked(lines.snapshot().await, reply));
     answer.await.unwrap_or_default()
 }
 
-fn answer(snapshot: Option<&Snapshot>, reporter: &Reporter) -> String {
-    match snapshot {
-        Some(snapshot) => status::to_line(&reporter.status(snapshot)),
+fn answer(snapshots: Option<&Vec<Snapshot>>, reporter: &Reporter) -> String {
+    match snapshots {
+        Some(snapshots) => status::to_line(&reporter.status(snapshots)),
         None => status::to_line(&status::Refusal {
             schema: status::SCHEMA,
-            error: "the data thread does not answer".to_owned(),
+            error: "a data thread does not answer".to_owned(),
         }),
     }
 }
@@ -410,7 +268,7 @@ fn reload(
     config: &mut Config,
     files: &mut Files,
     opened: &[WanId],
-    line: &Line,
+    lines: &Lines,
     reporter: &mut Reporter,
 ) {
     let loaded = match Config::load(&files.path, config.role) {
@@ -446,27 +304,37 @@ fn reload(
     crate::logging::set_level(config.logging.level.filter());
     files.quotas.reconfigure(config, unix_time());
     reporter.set_quotas(files.quotas.usage());
-    line.send(Command::Reconfigure(behaviour(config, files, opened)));
+    lines.reconfigure(&behaviour(config, files, opened));
     reporter.reconfigure(config);
     tracing::info!(changes = changes.join(", "), "configuration reloaded");
 }
 
-/// What the data thread is to do by this configuration and these quotas.
-fn behaviour(config: &Config, files: &Files, opened: &[WanId]) -> Box<Behaviour> {
-    Box::new(Behaviour {
+/// What the data threads are to do by this configuration and these quotas.
+fn behaviour(config: &Config, files: &Files, opened: &[WanId]) -> Behaviour {
+    Behaviour {
         session: convert::session(config),
         wans: convert::opened_wans(config, opened, |name| files.quotas.is_spent(name)),
         allowed: config.peers.iter().map(convert::addresses).collect(),
-    })
+    }
 }
 
-/// Counts what the WANs carried; the data thread hears when a quota is used up or begins anew.
-fn count(snapshot: &Snapshot, config: &Config, files: &mut Files, opened: &[WanId], line: &Line) {
-    let peers = snapshot.endpoint.peers.iter();
-    let links = peers
-        .filter_map(|peer| peer.session.as_ref())
-        .flat_map(|session| &session.links);
-    let bytes = links.map(|link| (link.id.0, link.wan.as_str(), link.sent.0 + link.received.0));
+/// Counts what the WANs carried; the data threads hear when a quota is used up or begins anew.
+fn count(
+    snapshots: &[Snapshot],
+    config: &Config,
+    files: &mut Files,
+    opened: &[WanId],
+    lines: &Lines,
+) {
+    let peers = snapshots.iter().flat_map(|worker| &worker.endpoint.peers);
+    let links = peers.flat_map(|peer| {
+        let links = peer.session.iter().flat_map(|session| &session.links);
+        links.map(|link| (peer.id.number, link))
+    });
+    let bytes = links.map(|(session, link)| {
+        let bytes = link.sent.0 + link.received.0;
+        ((session, link.id.0), link.wan.as_str(), bytes)
+    });
     if files.quotas.sample(bytes, unix_time()) {
         for wan in &config.links.wans {
             let spent = files.quotas.is_spent(&wan.name);
@@ -474,22 +342,11 @@ fn count(snapshot: &Snapshot, config: &Config, files: &mut Files, opened: &[WanI
                 tracing::info!(wan = wan.name, spent, "quota");
             }
         }
-        line.send(Command::Reconfigure(behaviour(config, files, opened)));
+        lines.reconfigure(&behaviour(config, files, opened));
     }
 }
 
 /// Since 1970: days of a month are the only thing that follows from it.
 fn unix_time() -> Duration {
     Clock::start().unix_time()
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

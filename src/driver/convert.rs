@@ -4,22 +4,31 @@ use std::time::Duration;
 
 use crate::base::{Prefix, WanId};
 use crate::config::{
-    self, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Mode, MssClamp, Peer, Wan,
-    WanRole,
+    self, Backend, CipherChoice, Class, ClassPolicy, Config, Equalise, FecMode, Gso, Mode,
+    MssClamp, Peer, Wan, WanRole,
 };
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
 use crate::driver::RunError;
-use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
+use crate::driver::setup::ClientParts;
+use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig, Workers};
 use crate::fec::protection::{Mode as Protection, RESIDUAL};
+use crate::link::gso::{Shape, Wanted};
 use crate::session::config::{
     ClassConfig, Direction, Equalise as Equal, Mode as Striping, MssMax, Policy, SessionConfig,
     WanConfig, WanLimits, WanRole as SessionRole,
 };
-use crate::sys::Clock;
+use crate::sys::datapath::{Config as DatapathConfig, ZeroCopy};
+use crate::sys::{Clock, Tier};
 
 /// Handshakes a second before clients must prove their address.
 const HANDSHAKES_PER_S: u32 = 50;
+
+/// How many data threads there are to be on this machine.
+pub fn worker_count(config: &Config) -> u8 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    config.worker_count(processors)
+}
 
 /// Behaviour of sessions.
 pub fn session(config: &Config) -> SessionConfig {
@@ -60,6 +69,12 @@ pub fn session(config: &Config) -> SessionConfig {
             Equalise::On => Equal::On,
             Equalise::Off => Equal::Off,
         },
+        gso: match performance.gso {
+            Gso::Auto => Wanted::Auto,
+            Gso::On => Wanted::Exactly(Shape::On),
+            Gso::Uneven => Wanted::Exactly(Shape::Uneven),
+            Gso::Off => Wanted::Exactly(Shape::Off),
+        },
         mss_max: match config.tunnel.mss_clamp {
             MssClamp::Off => None,
             MssClamp::Auto => Some(MssMax::of_mtu(config.tunnel.mtu)),
@@ -69,6 +84,28 @@ pub fn session(config: &Config) -> SessionConfig {
             }),
         },
         classes: config.classes.iter().map(class).collect(),
+    }
+}
+
+/// How the kernel is talked to.
+pub fn datapath(config: &Config) -> DatapathConfig {
+    DatapathConfig {
+        tier: tier(config.performance.backend),
+        zero_copy: match config.performance.zero_copy {
+            config::ZeroCopy::Auto => ZeroCopy::Auto,
+            config::ZeroCopy::On => ZeroCopy::On,
+            config::ZeroCopy::Off => ZeroCopy::Off,
+        },
+        ..DatapathConfig::default()
+    }
+}
+
+const fn tier(backend: Backend) -> Option<Tier> {
+    match backend {
+        Backend::Auto => None,
+        Backend::IoUring => Some(Tier::Multishot),
+        Backend::IoUringOneshot => Some(Tier::OneShot),
+        Backend::Epoll => Some(Tier::Epoll),
     }
 }
 
@@ -162,7 +199,7 @@ fn cipher_bits(config: &Config) -> u8 {
     }
 }
 
-/// The data thread's own copy of a secret; each is wiped when it is dropped. Keys cannot be cloned by accident,
+/// A data thread's own copy of a secret; each is wiped when it is dropped. Keys cannot be cloned by accident,
 /// only by way of their text.
 fn own_private(key: &PrivateKey) -> Result<PrivateKey, RunError> {
     PrivateKey::from_base64(&key.to_base64()).map_err(|_| unreadable_key())
@@ -180,52 +217,73 @@ fn unreadable_key() -> RunError {
     }
 }
 
-/// For [`crate::endpoint::Client::new`].
-pub fn client(
-    config: &Config,
-    wans: Vec<WanConfig>,
-    wan_of_link: Vec<WanId>,
-    datagram_bytes_max: u16,
-    clock: &Clock,
-) -> Result<ClientConfig, RunError> {
-    let server = &config.peers[0];
-    Ok(ClientConfig {
-        private_key: own_private(&config.keys.private)?,
-        server_key: server.public_key,
-        preshared_key: own_preshared(config.keys.preshared.first().and_then(Option::as_ref))?,
-        cipher_bits: cipher_bits(config),
-        wans,
-        wan_of_link,
-        datagram_bytes_max,
-        rekey_interval: config.security.rekey_interval,
-        session: session(config),
-        boot_id: random_bytes()?,
-        unix_time_at_zero: clock
-            .unix_time()
-            .saturating_sub(Duration::from_nanos(clock.now().as_nanos())),
-        seed: u64::from_le_bytes(random_bytes()?),
+/// Workers without a number: what all of them share.
+pub fn workers(count: u8) -> Result<Workers, RunError> {
+    Ok(Workers {
+        own: 0,
+        count,
+        secret: random_bytes()?,
     })
 }
 
-/// For [`crate::endpoint::Server::new`].
-pub fn server(config: &Config, datagram_bytes_max: u16) -> Result<ServerConfig, RunError> {
-    let keys = config.keys.preshared.iter();
-    let peers = config
-        .peers
-        .iter()
-        .zip(keys)
-        .map(|(peer, key)| Ok(peer_config(peer, own_preshared(key.as_ref())?)));
-    Ok(ServerConfig {
-        private_key: own_private(&config.keys.private)?,
-        peers: peers.collect::<Result<_, RunError>>()?,
-        cipher_bits: cipher_bits(config),
-        datagram_bytes_max,
-        handshakes_per_s: HANDSHAKES_PER_S,
-        session: session(config),
-        boot_id: random_bytes()?,
-        cookie_secret: random_bytes()?,
-        seed: u64::from_le_bytes(random_bytes()?),
-    })
+/// For [`crate::endpoint::Client::new`], by worker.
+pub fn clients(
+    config: &Config,
+    parts: &ClientParts,
+    datagram_bytes_max: u16,
+    clock: &Clock,
+    workers: &Workers,
+) -> Result<Vec<ClientConfig>, RunError> {
+    let server = &config.peers[0];
+    let boot_id = random_bytes()?;
+    let preshared = config.keys.preshared.first().and_then(Option::as_ref);
+    let client = |own| {
+        Ok(ClientConfig {
+            private_key: own_private(&config.keys.private)?,
+            server_key: server.public_key,
+            preshared_key: own_preshared(preshared)?,
+            cipher_bits: cipher_bits(config),
+            wans: parts.wans.clone(),
+            wan_of_link: parts.wan_of_link.clone(),
+            datagram_bytes_max,
+            rekey_interval: config.security.rekey_interval,
+            session: session(config),
+            boot_id,
+            unix_time_at_zero: clock
+                .unix_time()
+                .saturating_sub(Duration::from_nanos(clock.now().as_nanos())),
+            seed: u64::from_le_bytes(random_bytes()?),
+            workers: Workers { own, ..*workers },
+        })
+    };
+    (0..workers.count).map(client).collect()
+}
+
+/// For [`crate::endpoint::Server::new`], by worker.
+pub fn servers(
+    config: &Config,
+    datagram_bytes_max: u16,
+    workers: &Workers,
+) -> Result<Vec<ServerConfig>, RunError> {
+    let (boot_id, cookie_secret) = (random_bytes()?, random_bytes()?);
+    let server = |own| {
+        let keys = config.keys.preshared.iter();
+        let peers = config.peers.iter().zip(keys);
+        let peers = peers.map(|(peer, key)| Ok(peer_config(peer, own_preshared(key.as_ref())?)));
+        Ok(ServerConfig {
+            private_key: own_private(&config.keys.private)?,
+            peers: peers.collect::<Result<_, RunError>>()?,
+            cipher_bits: cipher_bits(config),
+            datagram_bytes_max,
+            handshakes_per_s: HANDSHAKES_PER_S,
+            session: session(config),
+            boot_id,
+            cookie_secret,
+            seed: u64::from_le_bytes(random_bytes()?),
+            workers: Workers { own, ..*workers },
+        })
+    };
+    (0..workers.count).map(server).collect()
 }
 
 fn peer_config(peer: &Peer, preshared_key: Option<PresharedKey>) -> PeerConfig {

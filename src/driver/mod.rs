@@ -2,26 +2,30 @@
 //! is made here.
 //!
 //! ```text
-//!  main thread                                   data thread
-//!  ───────────                                   ───────────
-//!  setup: TUN, addresses, sockets, rules ──────► Datapath (ring) + Endpoint
+//!  main thread                                   data thread, one for each worker
+//!  ───────────                                   ────────────────────────────────
+//!  setup: TUN, addresses, sockets, rules ──────► Datapath (ring) + Endpoint ◄── mailbox ──► other workers
 //!  control: signals, control socket,  Command ─► stop, reconfigure, snapshot
 //!           statistics line, reload   ◄── Reply
 //!  teardown: rules, addresses, socket file
 //! ```
 //!
-//! The control thread runs on tokio-uring, or on plain tokio where the kernel refuses it a ring. The data thread
-//! never waits for it.
+//! The control thread runs on tokio-uring, or on plain tokio where the kernel refuses it a ring. No data thread waits
+//! for it, or for another one.
 #![forbid(unsafe_code)]
 
 mod control;
 mod control_socket;
 mod convert;
+mod figures;
+mod landing;
 mod log_limit;
+mod mailbox;
 mod quota;
 mod report;
 mod setup;
 mod sockets;
+mod start;
 mod worker;
 
 use std::path::PathBuf;
@@ -66,8 +70,8 @@ pub enum RunError {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// The data thread ended by itself.
-    #[error("the data thread ended: {0}")]
+    /// A data thread ended by itself.
+    #[error("a data thread ended: {0}")]
     Worker(String),
 }
 
@@ -95,4 +99,15 @@ pub fn run(role: Role, config: Config, path: PathBuf) -> Result<(), RunError> {
     let control = control::Control::open()?;
     let prepared = setup::prepare(role, &config)?;
     control.run(config, path, prepared)
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

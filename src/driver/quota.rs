@@ -58,8 +58,8 @@ pub struct Quotas {
     path: PathBuf,
     quotas: BTreeMap<String, Quota>,
     counts: BTreeMap<String, Count>,
-    /// The links' counters at the last look, by number.
-    before: BTreeMap<u8, u64>,
+    /// The links' counters at the last look, by the numbers of their session and of the link.
+    before: BTreeMap<(u8, u8), u64>,
     spent: Vec<String>,
     written_at: Duration,
     /// A fault of the file was told.
@@ -98,11 +98,11 @@ impl Quotas {
         self.settle(now);
     }
 
-    /// Takes the links' counters: number, name of the WAN, bytes since their session began. Whether another set of
+    /// Takes the links' counters: numbers of the session and of the link, name of the WAN, bytes since their session began. Whether another set of
     /// quotas is used up than before.
     pub fn sample<'a>(
         &mut self,
-        links: impl Iterator<Item = (u8, &'a str, u64)>,
+        links: impl Iterator<Item = ((u8, u8), &'a str, u64)>,
         now: Duration,
     ) -> bool {
         for (link, wan, bytes) in links {
@@ -295,20 +295,24 @@ mod tests {
         let mut quotas = quotas(nowhere(), 1_000);
         let day = |days| Duration::from_secs(days * DAY);
         let now = day(20_780);
-        assert!(!quotas.sample([(0, "lte", 400), (1, "dsl", 9_000)].into_iter(), now));
-        assert!(!quotas.sample([(0, "lte", 700)].into_iter(), now));
+        assert!(!quotas.sample(
+            [((0, 0), "lte", 400), ((0, 1), "dsl", 9_000)].into_iter(),
+            now
+        ));
+        assert!(!quotas.sample([((0, 0), "lte", 700)].into_iter(), now));
         assert!(!quotas.is_spent("lte"));
-        // The session is a new one: its counters begin at zero.
-        assert!(quotas.sample([(0, "lte", 300)].into_iter(), now));
+        // Another worker's session, then a new one in the place of the first: counters that begin at zero.
+        assert!(!quotas.sample([((1, 0), "lte", 100)].into_iter(), now));
+        assert!(quotas.sample([((0, 0), "lte", 200)].into_iter(), now));
         assert!(quotas.is_spent("lte") && !quotas.is_spent("dsl"));
         let usage = Usage {
             used: 1_000,
             quota: 1_000,
         };
         assert_eq!(quotas.usage()["lte"], usage);
-        assert!(!quotas.sample([(0, "lte", 310)].into_iter(), now));
+        assert!(!quotas.sample([((0, 0), "lte", 310)].into_iter(), now));
         // 2026-12-15.
-        assert!(quotas.sample([(0, "lte", 310)].into_iter(), day(20_802)));
+        assert!(quotas.sample([((0, 0), "lte", 310)].into_iter(), day(20_802)));
         assert!(!quotas.is_spent("lte"));
     }
 
@@ -320,13 +324,13 @@ mod tests {
         let now = Duration::from_secs(20_780 * DAY);
         assert_eq!(read(&path).unwrap(), BTreeMap::new());
         let mut first = quotas(path.clone(), 1_000);
-        first.sample([(0, "lte", 600)].into_iter(), now);
+        first.sample([((0, 0), "lte", 600)].into_iter(), now);
         first.write(now);
         let counts = read(&path).unwrap();
         assert_eq!(counts, first.counts);
         let mut second = quotas(path.clone(), 1_000);
         second.counts = counts;
-        assert!(second.sample([(0, "lte", 500)].into_iter(), now));
+        assert!(second.sample([((0, 0), "lte", 500)].into_iter(), now));
         for bad in ["", "{}", "{\"schema\":9,\"wans\":{}}"] {
             std::fs::write(&path, bad).unwrap();
             assert!(read(&path).is_err(), "{bad}");

@@ -4,36 +4,35 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::figures::{cause, drops, fill_fec, percentiles, reorder, residence, state};
 use super::quota::Usage;
 use super::setup::Prepared;
+use super::sockets::Ends;
 use super::worker::Snapshot;
-use crate::base::{DropCounters, Instant};
+use crate::base::{DropCounters, Instant, LinkId};
 use crate::config::Config;
-use crate::endpoint::PeerId;
 use crate::endpoint::stats::PeerStats;
-use crate::link::{self, Cause, State};
-use crate::session::policy::Standing;
+use crate::endpoint::{PeerId, SessionId};
+use crate::link::State;
 use crate::session::stats::{LinkStats, SessionStats};
 use crate::status::{
-    EngineStatus, FecStatus, LinkStatus, PeerStatus, Percentiles, ReorderStatus, SCHEMA, Status,
-    TunnelStatus,
+    EngineStatus, FecStatus, LinkStatus, PeerStatus, SCHEMA, Status, TunnelStatus, WorkerStatus,
 };
 
-/// Bytes of the counters at the last sample, by peer and link, so that rates have a span.
+/// Bytes of the counters at the last sample, so that rates have a span.
 #[derive(Clone, Debug, Default)]
 struct Before {
     at: Instant,
-    links: BTreeMap<(usize, u8), (u64, u64)>,
-    delivered: BTreeMap<usize, u64>,
-    accepted: BTreeMap<usize, u64>,
+    links: BTreeMap<(SessionId, u8), (u64, u64)>,
+    /// Taken from the TUN and written to it.
+    frames: BTreeMap<SessionId, (u64, u64)>,
 }
 
-/// Rates computed at the last sample.
+/// Rates computed at the last sample, in Mbit/s.
 #[derive(Clone, Debug, Default)]
 struct Rates {
-    links: BTreeMap<(usize, u8), (f64, f64)>,
-    delivered: BTreeMap<usize, f64>,
-    accepted: BTreeMap<usize, f64>,
+    links: BTreeMap<(SessionId, u8), (f64, f64)>,
+    frames: BTreeMap<SessionId, (f64, f64)>,
 }
 
 /// Remembers what the last sample said.
@@ -104,147 +103,175 @@ impl Reporter {
         self.quotas = quotas;
     }
 
-    /// Takes the periodic snapshot from which rates follow.
-    pub fn sample(&mut self, snapshot: &Snapshot) {
-        let span = snapshot.at.since(self.before.at);
+    /// Takes the periodic snapshots from which rates follow, one of each worker.
+    pub fn sample(&mut self, snapshots: &[Snapshot]) {
+        let Some(at) = snapshots.iter().map(|snapshot| snapshot.at).max() else {
+            return;
+        };
+        let span = at.since(self.before.at);
         let first = self.before.at == Instant::ZERO;
         let mut now = Before {
-            at: snapshot.at,
+            at,
             ..Before::default()
         };
         let mut rates = Rates::default();
-        for (at, session) in sessions(snapshot) {
+        let rate =
+            |old: (u64, u64), new: (u64, u64)| (mbps(old.0, new.0, span), mbps(old.1, new.1, span));
+        for (id, session) in sessions(snapshots) {
             for link in &session.links {
-                let key = (at, link.id.0);
-                let bytes = (link.sent.0, link.received.0);
+                let (key, bytes) = ((id, link.id.0), (link.sent.0, link.received.0));
                 let old = self.before.links.get(&key).copied().unwrap_or(bytes);
-                rates.links.insert(
-                    key,
-                    (mbps(old.0, bytes.0, span), mbps(old.1, bytes.1, span)),
-                );
+                rates.links.insert(key, rate(old, bytes));
                 now.links.insert(key, bytes);
             }
-            let delivered = session.delivered.1;
-            let old = self.before.delivered.get(&at).copied().unwrap_or(delivered);
-            rates.delivered.insert(at, mbps(old, delivered, span));
-            now.delivered.insert(at, delivered);
-            let accepted = session.accepted.1;
-            let old = self.before.accepted.get(&at).copied().unwrap_or(accepted);
-            rates.accepted.insert(at, mbps(old, accepted, span));
-            now.accepted.insert(at, accepted);
+            let bytes = (session.accepted.1, session.delivered.1);
+            let old = self.before.frames.get(&id).copied().unwrap_or(bytes);
+            rates.frames.insert(id, rate(old, bytes));
+            now.frames.insert(id, bytes);
         }
         self.before = now;
         if !first {
             self.rates = rates;
         }
-        self.last = Some(self.status(snapshot));
+        self.last = Some(self.status(snapshots));
     }
 
     /// Everything, as the control socket tells it.
-    pub fn status(&self, snapshot: &Snapshot) -> Status {
+    pub fn status(&self, snapshots: &[Snapshot]) -> Status {
+        let uptime = snapshots.iter().map(|snapshot| snapshot.at).max();
+        let mut peers: BTreeMap<PeerId, Vec<(usize, &PeerStats)>> = BTreeMap::new();
+        let mut outside = DropCounters::default();
+        for (worker, snapshot) in snapshots.iter().enumerate() {
+            outside.merge(&snapshot.endpoint.drops);
+            for peer in &snapshot.endpoint.peers {
+                peers.entry(peer.id.peer).or_default().push((worker, peer));
+            }
+        }
+        for sessions in peers.values_mut() {
+            sessions.sort_by_key(|(_, session)| session.id);
+        }
         Status {
             schema: SCHEMA,
             role: self.role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_s: snapshot.at.as_nanos() / 1_000_000_000,
+            uptime_s: uptime.unwrap_or_default().as_nanos() / 1_000_000_000,
             tunnel: self.tunnel.clone(),
-            engine: self.engine(snapshot),
-            peers: snapshot
-                .endpoint
-                .peers
-                .iter()
-                .enumerate()
-                .map(|(at, peer)| self.peer(at, peer, snapshot))
+            engine: self.engine(snapshots),
+            peers: peers
+                .values()
+                .map(|sessions| self.peer(sessions, snapshots))
                 .collect(),
-            drops: drops(&snapshot.endpoint.drops),
+            drops: drops(&outside),
         }
     }
 
-    fn engine(&self, snapshot: &Snapshot) -> EngineStatus {
-        let stats = &snapshot.datapath;
+    fn engine(&self, snapshots: &[Snapshot]) -> EngineStatus {
+        let workers: Vec<_> = (0..).zip(snapshots).map(worker).collect();
+        let sum = |of: fn(&WorkerStatus) -> u64| workers.iter().map(of).sum::<u64>();
         let control = if self.on_ring { "tokio-uring" } else { "tokio" };
+        let (operations, submits) = (sum(|w| w.operations), sum(|w| w.submits));
         #[allow(clippy::cast_precision_loss)] // a ratio
-        let per_submit = stats.sqes as f64 / stats.submits.max(1) as f64;
+        let per_submit = operations as f64 / submits.max(1) as f64;
+        let first = snapshots.first();
         EngineStatus {
-            tier: snapshot.tier.to_owned(),
+            tier: first.map(|s| s.tier.to_owned()).unwrap_or_default(),
             reason: format!(
                 "backend = {}; {}; control thread on {control}",
-                self.backend, snapshot.description
+                self.backend,
+                first.map(|s| s.description.as_str()).unwrap_or_default()
             ),
             kernel: self.kernel.clone(),
-            threads: 1,
+            threads: u32::try_from(workers.len()).unwrap_or(u32::MAX),
             offloads: self.offloads.clone(),
-            submits: stats.submits,
-            operations: stats.sqes,
+            submits,
+            operations,
             operations_per_submit: per_submit,
-            fixed_buffer_operations: stats.fixed_ops,
-            udp_sends: stats.sends,
-            udp_segmented_sends: stats.gso_sends,
-            tun_reads: stats.tun_reads,
-            tun_writes: stats.tun_writes,
+            fixed_buffer_operations: snapshots.iter().map(|s| s.datapath.fixed_ops).sum(),
+            udp_sends: sum(|w| w.udp_sends),
+            udp_segmented_sends: snapshots.iter().map(|s| s.datapath.gso_sends).sum(),
+            zero_copy_sends: snapshots.iter().map(|s| s.datapath.zero_copy_sends).sum(),
+            zero_copy_copied: snapshots.iter().map(|s| s.datapath.zero_copy_copied).sum(),
+            tun_reads: sum(|w| w.tun_reads),
+            tun_writes: sum(|w| w.tun_writes),
+            tun_merged: snapshots.iter().map(|s| s.landing.merged).sum(),
+            tun_split: snapshots.iter().map(|s| s.landing.split).sum(),
+            workers,
         }
     }
 
-    fn peer(&self, at: usize, peer: &PeerStats, snapshot: &Snapshot) -> PeerStatus {
+    /// One peer, all its sessions as one.
+    fn peer(&self, entries: &[(usize, &PeerStats)], snapshots: &[Snapshot]) -> PeerStatus {
         let mut status = PeerStatus {
-            name: peer.name.clone(),
-            key: peer.public_key.chars().take(8).collect(),
-            cipher: peer.cipher.unwrap_or_default().to_owned(),
-            epoch: peer.epoch,
             fec: self.fec.clone(),
             state: "down".to_owned(),
             ..PeerStatus::default()
         };
-        let Some(session) = &peer.session else {
-            if peer.dialing {
-                "handshake".clone_into(&mut status.state);
-            }
-            return status;
+        if let Some((_, first)) = entries.first() {
+            status.name.clone_from(&first.name);
+            status.key = first.public_key.chars().take(8).collect();
+        }
+        let newest = entries.iter().max_by_key(|(_, entry)| entry.epoch);
+        if let Some((_, newest)) = newest {
+            status.cipher = newest.cipher.unwrap_or_default().to_owned();
+            status.epoch = newest.epoch;
+        }
+        let running = || {
+            let running = entries.iter();
+            running.filter_map(|(at, entry)| Some((*at, entry.id, entry.session.as_ref()?)))
         };
-        let up = session
-            .links
-            .iter()
-            .any(|link| link.open && link.state == State::Up);
-        if up { "up" } else { "handshake" }.clone_into(&mut status.state);
-        status.key_age_s = session.key_age.as_secs_f64();
-        status.rx_bytes = session.delivered.1;
-        status.rx_mbps = self.rates.delivered.get(&at).copied().unwrap_or(0.0);
-        status.tx_bytes = session.accepted.1;
-        status.tx_mbps = self.rates.accepted.get(&at).copied().unwrap_or(0.0);
-        let sent: f64 = session
-            .links
-            .iter()
-            .map(|link| self.link_rates(at, link).0)
-            .sum();
-        status.links = session
-            .links
-            .iter()
-            .map(|link| self.link(at, link, sent, snapshot))
-            .collect();
-        fill_fec(&mut status.fec, session);
-        status.reorder = reorder(session);
-        status.drops = drops(&session.drops);
+        let sessions: Vec<&SessionStats> = running().map(|(_, _, session)| session).collect();
+        let links = || sessions.iter().flat_map(|session| &session.links);
+        if links().any(|link| link.open && link.state == State::Up) {
+            "up".clone_into(&mut status.state);
+        } else if !sessions.is_empty() || entries.iter().any(|(_, entry)| entry.dialing) {
+            "handshake".clone_into(&mut status.state);
+        }
+        let mut discarded = DropCounters::default();
+        let mut sent = 0.0;
+        for (_, id, session) in running() {
+            let (up, down) = self.rates.frames.get(&id).copied().unwrap_or_default();
+            status.key_age_s = status.key_age_s.max(session.key_age.as_secs_f64());
+            status.rx_bytes += session.delivered.1;
+            status.rx_mbps += down;
+            status.tx_bytes += session.accepted.1;
+            status.tx_mbps += up;
+            discarded.merge(&session.drops);
+            let links = session.links.iter();
+            sent += links.map(|link| self.link_rates(id, link).0).sum::<f64>();
+        }
+        for (worker, id, session) in running() {
+            let ends = snapshots.get(worker).map_or(&[][..], |s| &s.ends);
+            let links = session.links.iter();
+            let links = links.map(|link| LinkStatus {
+                session: id.number,
+                worker: u32::try_from(worker).unwrap_or(u32::MAX),
+                ..self.link(id, link, sent, ends)
+            });
+            status.links.extend(links);
+        }
+        if !sessions.is_empty() {
+            fill_fec(&mut status.fec, &sessions);
+            status.reorder = reorder(&sessions);
+            status.residence = residence(&sessions);
+            status.drops = drops(&discarded);
+        }
         status
     }
 
-    fn link_rates(&self, peer: usize, link: &LinkStats) -> (f64, f64) {
-        self.rates
-            .links
-            .get(&(peer, link.id.0))
-            .copied()
-            .unwrap_or((0.0, 0.0))
+    fn link_rates(&self, session: SessionId, link: &LinkStats) -> (f64, f64) {
+        let known = self.rates.links.get(&(session, link.id.0));
+        known.copied().unwrap_or_default()
     }
 
     fn link(
         &self,
-        peer: usize,
+        session: SessionId,
         link: &LinkStats,
         sent_sum: f64,
-        snapshot: &Snapshot,
+        ends: &[((SessionId, LinkId), Ends)],
     ) -> LinkStatus {
-        let (tx_mbps, rx_mbps) = self.link_rates(peer, link);
-        let id = PeerId(u16::try_from(peer).unwrap_or(u16::MAX));
-        let of_link = snapshot.ends.iter().find(|(key, _)| *key == (id, link.id));
+        let (tx_mbps, rx_mbps) = self.link_rates(session, link);
+        let of_link = ends.iter().find(|(key, _)| *key == (session, link.id));
         let ends = of_link.map(|(_, ends)| *ends).unwrap_or_default();
         let text = |address: Option<SocketAddr>| {
             address
@@ -276,6 +303,7 @@ impl Reporter {
             loss_ratio_tx: link.loss_out,
             loss_ratio_rx,
             datagram_bytes: link.datagram_bytes,
+            gso: link.gso.to_owned(),
             black_holes: link.black_holes,
             tx_datagrams: link.sent.1,
             rx_datagrams: link.received.1,
@@ -283,6 +311,7 @@ impl Reporter {
             rx_bytes: link.received.0,
             quota_bytes: usage.quota,
             quota_used_bytes: usage.used,
+            ..LinkStatus::default()
         }
     }
 
@@ -310,8 +339,9 @@ impl Reporter {
             );
             for link in &peer.links {
                 tracing::info!(
-                    "stats: link {} {} {} ({}) share {:.0} % tx {:.1} rx {:.1} Mbit/s capacity {:.1} \
+                    "stats: link {}.{} {} {} ({}) share {:.0} % tx {:.1} rx {:.1} Mbit/s capacity {:.1} \
                      rtt p50 {:.1} p99 {:.1} ms loss tx {:.2} rx {:.2} %",
+                    link.session,
                     link.id,
                     link.name,
                     link.state,
@@ -330,9 +360,24 @@ impl Reporter {
     }
 }
 
-fn sessions(snapshot: &Snapshot) -> impl Iterator<Item = (usize, &SessionStats)> {
-    let peers = snapshot.endpoint.peers.iter().enumerate();
-    peers.filter_map(|(at, peer)| Some((at, peer.session.as_ref()?)))
+fn sessions(snapshots: &[Snapshot]) -> impl Iterator<Item = (SessionId, &SessionStats)> {
+    let peers = snapshots.iter().flat_map(|worker| &worker.endpoint.peers);
+    peers.filter_map(|peer| Some((peer.id, peer.session.as_ref()?)))
+}
+
+fn worker((number, snapshot): (u32, &Snapshot)) -> WorkerStatus {
+    let stats = &snapshot.datapath;
+    let sessions = snapshot.endpoint.peers.iter();
+    WorkerStatus {
+        number,
+        sessions: sessions.filter(|peer| peer.session.is_some()).count() as u64,
+        submits: stats.submits,
+        operations: stats.sqes,
+        udp_sends: stats.sends,
+        tun_reads: stats.tun_reads,
+        tun_writes: stats.tun_writes,
+        handed_over: snapshot.handed_over,
+    }
 }
 
 fn tunnel(config: &Config, name: &str) -> TunnelStatus {
@@ -358,85 +403,5 @@ fn mbps(before: u64, after: u64, span: Duration) -> f64 {
         after.saturating_sub(before) as f64 * 8.0 / 1e6 / seconds
     } else {
         0.0
-    }
-}
-
-fn percentiles(of: &link::Percentiles) -> Percentiles {
-    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    Percentiles {
-        p50: ms(of.p50),
-        p95: ms(of.p95),
-        p99: ms(of.p99),
-    }
-}
-
-fn drops(counters: &DropCounters) -> BTreeMap<String, u64> {
-    counters
-        .iter()
-        .filter(|(_, n)| *n > 0)
-        .map(|(reason, n)| (reason.name().to_owned(), n))
-        .collect()
-}
-
-const fn state(link: &LinkStats) -> &'static str {
-    match (link.open, link.standing, link.state) {
-        (false, ..) => "probing",
-        (true, Standing::Off, _) => "off",
-        (true, Standing::Backup, State::Up) => "backup",
-        (true, Standing::Spent, State::Up) => "spent",
-        (true, Standing::Parked(_), State::Up) => "parked",
-        (true, Standing::OtherWay, State::Up) => "rx_only",
-        (true, _, state) => state.name(),
-    }
-}
-
-fn cause(link: &LinkStats) -> String {
-    if !link.open {
-        return "waiting for the peer to open the link".to_owned();
-    }
-    let why = link.standing.cause();
-    if !why.is_empty() && (link.state == State::Up || link.standing == Standing::Off) {
-        return format!("{why}; rate control: {}", link.phase);
-    }
-    let words = match link.cause {
-        _ if link.datagram_bytes == 0 => "takes short packets only, no data",
-        Cause::Replied => "answers",
-        other => other.name(),
-    };
-    format!(
-        "{words}, for {:.0} s; rate control: {}",
-        link.state_age.as_secs_f64(),
-        link.phase
-    )
-}
-
-fn fill_fec(fec: &mut FecStatus, session: &SessionStats) {
-    fec.repair_sent = session.symbols.repair;
-    fec.groups_sent = session.symbols.groups;
-    fec.groups_received = session.decoder.groups;
-    fec.recovered = session.decoder.recovered_symbols;
-    fec.unrecoverable = session.decoder.unrecoverable_symbols;
-    fec.retransmitted = session.symbols.resent;
-    fec.repair_count = u32::try_from(session.repair_count).unwrap_or(u32::MAX);
-    let (missing, received) = session.links.iter().fold((0, 0), |sum, link| {
-        (sum.0 + link.missing_in.0, sum.1 + link.missing_in.1)
-    });
-    #[allow(clippy::cast_precision_loss)] // ratios
-    {
-        let all = (missing + received).max(1) as f64;
-        fec.loss_ratio_before = missing as f64 / all;
-        fec.loss_ratio_after =
-            session.reorder.holes_skipped as f64 / session.delivered.0.max(1) as f64;
-    }
-}
-
-fn reorder(session: &SessionStats) -> ReorderStatus {
-    ReorderStatus {
-        hold_ms: session.hold.as_secs_f64() * 1e3,
-        depth: session.reorder_depth,
-        depth_max: u64::from(session.reorder.depth_max),
-        skipped: session.reorder.holes_skipped,
-        late: session.reorder.late,
-        wait_ms: percentiles(&session.waits),
     }
 }

@@ -15,8 +15,9 @@ use crate::session::config::WanConfig;
 use crate::sys::netdev::{Netdev, NetdevError, Prefix, Route, Rule};
 use crate::sys::{Tun, TunConfig, UdpConfig, UdpSocket};
 
-/// Frames that may wait in the TUN's own ring: 1000 superframes are 60 ms at 8 Gbit/s; it drops without a word.
-const TUN_QUEUE_FRAMES: u32 = 1000;
+/// Frames that may wait in the TUN's own ring, which drops without a word: 10 ms of 400 000 small packets a second,
+/// as long as a busy machine may keep the data thread waiting. They queue for the links elsewhere.
+const TUN_QUEUE_FRAMES: u32 = 4000;
 /// Path MTU taken for a WAN whose device is not known.
 const MTU_USUAL: u32 = 1500;
 /// Smallest path MTU we work with, the IPv6 minimum.
@@ -38,11 +39,11 @@ pub struct ClientParts {
     pub wans: Vec<WanConfig>,
     /// WAN of each link.
     pub wan_of_link: Vec<WanId>,
-    /// Socket of each link, connected.
-    pub sockets: Vec<UdpSocket>,
+    /// Connected sockets: for each worker one for each link.
+    pub sockets: Vec<Vec<UdpSocket>>,
 }
 
-/// What the data thread starts from.
+/// What the data threads start from.
 #[derive(Debug)]
 pub enum Parts {
     /// A client.
@@ -56,7 +57,9 @@ pub enum Parts {
 pub struct Prepared {
     /// The TUN device; it vanishes with its last descriptor.
     pub tun: Tun,
-    /// Sockets, and what they are for. Taken by the data thread.
+    /// Data threads, each with a queue of the TUN.
+    pub workers: u8,
+    /// Sockets, and what they are for. Taken by the data threads.
     pub parts: Option<Parts>,
     /// Largest datagram that any of our devices carries whole; what the paths carry is found by probes.
     pub datagram_bytes_max: u16,
@@ -85,9 +88,11 @@ impl Drop for Prepared {
 /// Makes the host ready for `config`.
 pub fn prepare(role: Role, config: &Config) -> Result<Prepared, RunError> {
     let mut netdev = Netdev::open()?;
-    let tun = make_tun(config, &mut netdev)?;
+    let workers = convert::worker_count(config);
+    let tun = make_tun(config, workers, &mut netdev)?;
     let mut prepared = Prepared {
         tun,
+        workers,
         parts: None,
         datagram_bytes_max: 0,
         opened: Vec::new(),
@@ -104,13 +109,13 @@ pub fn prepare(role: Role, config: &Config) -> Result<Prepared, RunError> {
     Ok(prepared)
 }
 
-fn make_tun(config: &Config, netdev: &mut Netdev) -> Result<Tun, RunError> {
+fn make_tun(config: &Config, workers: u8, netdev: &mut Netdev) -> Result<Tun, RunError> {
     let tunnel = &config.tunnel;
     let tun = Tun::create(
         &tunnel.name,
         TunConfig {
             offload: config.performance.offload,
-            queues: 1,
+            queues: workers.into(),
         },
     )?;
     let name = tun.name();
@@ -174,21 +179,23 @@ fn prepare_client(
     let mut parts = ClientParts {
         wans: Vec::new(),
         wan_of_link: Vec::new(),
-        sockets: Vec::new(),
+        sockets: (0..prepared.workers).map(|_| Vec::new()).collect(),
     };
     let mut mtu = MTU_MIN;
     let mut refused = Vec::new();
     for (known_as, wan) in convert::wans(config) {
         let configured = &config.links.wans[known_as.index()];
-        match open_wan(config, configured, netdev, &mut prepared.made) {
+        let workers = prepared.workers;
+        match open_wan(config, configured, workers, netdev, &mut prepared.made) {
             Ok((sockets, device_mtu)) => {
                 let id = WanId(u8::try_from(parts.wans.len()).unwrap_or(u8::MAX));
                 prepared.opened.push(known_as);
                 parts.wans.push(WanConfig { id, ..wan });
-                parts
-                    .wan_of_link
-                    .extend(std::iter::repeat_n(id, sockets.len()));
-                parts.sockets.extend(sockets);
+                let links = sockets.first().map_or(0, Vec::len);
+                parts.wan_of_link.extend(std::iter::repeat_n(id, links));
+                for (all, more) in parts.sockets.iter_mut().zip(sockets) {
+                    all.extend(more);
+                }
                 mtu = mtu.max(device_mtu);
             }
             Err(error) => {
@@ -197,7 +204,7 @@ fn prepare_client(
             }
         }
     }
-    if parts.sockets.is_empty() {
+    if parts.wan_of_link.is_empty() {
         return Err(RunError::NoWan(refused.join("; ")));
     }
     prepared.datagram_bytes_max = datagram_bytes(mtu, config.server_ip);
@@ -205,13 +212,14 @@ fn prepare_client(
     Ok(())
 }
 
-/// Opens the sockets of one WAN, after making sure that they leave by its device.
+/// Opens the sockets of one WAN for each worker, after making sure that they leave by its device.
 fn open_wan(
     config: &Config,
     wan: &Wan,
+    workers: u8,
     netdev: &mut Netdev,
     made: &mut Vec<Made>,
-) -> Result<(Vec<UdpSocket>, u32), RunError> {
+) -> Result<(Vec<Vec<UdpSocket>>, u32), RunError> {
     let device = match (&wan.device, wan.source) {
         (Some(device), _) => Some(device.clone()),
         (None, Some(source)) => netdev.device_of(source)?,
@@ -229,6 +237,29 @@ fn open_wan(
         Some(device) => netdev.mtu_of(device)?.unwrap_or(MTU_USUAL),
         None => MTU_USUAL,
     };
+    let sockets = (0..workers).map(|_| link_sockets(config, wan, device.as_ref()));
+    let sockets: Vec<_> = sockets.collect::<Result<_, _>>()?;
+    let source = wan
+        .source
+        .map_or_else(|| "any".to_owned(), |source| source.to_string());
+    tracing::info!(
+        wan = wan.name,
+        source,
+        device,
+        mtu,
+        links = sockets.first().map_or(0, Vec::len),
+        workers,
+        "WAN opened"
+    );
+    Ok((sockets, mtu))
+}
+
+/// The sockets of one worker's links over a WAN.
+fn link_sockets(
+    config: &Config,
+    wan: &Wan,
+    device: Option<&String>,
+) -> Result<Vec<UdpSocket>, RunError> {
     let any: IpAddr = if config.server_ip.is_ipv4() {
         std::net::Ipv4Addr::UNSPECIFIED.into()
     } else {
@@ -238,25 +269,14 @@ fn open_wan(
     for lane in config.links.lanes().filter(|lane| lane.wan == wan.id) {
         let socket = UdpSocket::bind(UdpConfig {
             source: SocketAddr::new(wan.source.unwrap_or(any), 0),
-            device: device.clone(),
+            device: device.cloned(),
             reuse_port: false,
             buffer_bytes: BUFFER_BYTES,
         })?;
         socket.connect(SocketAddr::new(config.server_ip, lane.server_port))?;
         sockets.push(socket);
     }
-    let source = wan
-        .source
-        .map_or_else(|| "any".to_owned(), |source| source.to_string());
-    tracing::info!(
-        wan = wan.name,
-        source,
-        device,
-        mtu,
-        links = sockets.len(),
-        "WAN opened"
-    );
-    Ok((sockets, mtu))
+    Ok(sockets)
 }
 
 /// `from SOURCE lookup TABLE`, and in the table the way out of the WAN's own device.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::base::LinkId;
-use crate::endpoint::{PeerId, Transmit};
+use crate::endpoint::{SessionId, Transmit};
 use crate::session::path::Origin;
 use crate::sys::{Datapath, DatapathError, UdpConfig, UdpError, UdpSocket};
 
@@ -51,10 +51,10 @@ pub struct Ends {
 #[derive(Debug)]
 pub struct Sockets {
     listeners: Vec<UdpSocket>,
-    links: BTreeMap<(PeerId, LinkId), LinkSocket>,
-    by_key: BTreeMap<u32, (PeerId, LinkId)>,
+    links: BTreeMap<(SessionId, LinkId), LinkSocket>,
+    by_key: BTreeMap<u32, (SessionId, LinkId)>,
     /// UDP_SEGMENT of each link's socket, the next one included.
-    segments: BTreeMap<(PeerId, LinkId), u16>,
+    segments: BTreeMap<(SessionId, LinkId), u16>,
     next_key: u32,
     /// UDP segmentation and coalescing are wanted.
     offload: bool,
@@ -62,20 +62,22 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// The server's listeners.
+    /// The server's listeners. Every worker sends by them; one of them reads.
     pub fn listening(
         listeners: Vec<UdpSocket>,
+        reads: bool,
         offload: bool,
         datapath: &mut Datapath,
     ) -> Result<Self, DatapathError> {
-        for (key, socket) in (0_u32..).zip(&listeners) {
+        for (key, socket) in (0_u32..).zip(&listeners).filter(|_| reads) {
             datapath.add_listener(key, socket)?;
         }
         Ok(Self::empty(listeners, offload))
     }
 
-    /// The client's connected sockets, in the order of the links.
+    /// The connected sockets of a client's session, in the order of the links.
     pub fn connected(
+        session: SessionId,
         sockets: Vec<UdpSocket>,
         offload: bool,
         datapath: &mut Datapath,
@@ -84,9 +86,9 @@ impl Sockets {
         for (number, socket) in (0_u8..).zip(sockets) {
             let key = u32::from(number);
             datapath.add_socket(key, &socket, offload)?;
-            all.by_key.insert(key, (PeerId(0), LinkId(number)));
+            all.by_key.insert(key, (session, LinkId(number)));
             all.links.insert(
-                (PeerId(0), LinkId(number)),
+                (session, LinkId(number)),
                 LinkSocket {
                     socket,
                     key,
@@ -156,14 +158,14 @@ impl Sockets {
     }
 
     /// The link of a connected socket.
-    pub fn link_of(&self, key: u32) -> Option<(PeerId, LinkId)> {
+    pub fn link_of(&self, key: u32) -> Option<(SessionId, LinkId)> {
         self.by_key.get(&key).copied()
     }
 
     /// Gives a link a socket connected to its proven address, or connects the one it has anew.
     pub fn connect(
         &mut self,
-        peer: PeerId,
+        session: SessionId,
         link: LinkId,
         origin: Origin,
         datapath: &mut Datapath,
@@ -172,7 +174,7 @@ impl Sockets {
         let Some(source) = listener.and_then(|socket| socket.local_addr().ok()) else {
             return Ok(());
         };
-        self.drop_link(peer, link, datapath);
+        self.drop_link(session, link, datapath);
         let config = UdpConfig {
             source: SocketAddr::new(origin.local.unwrap_or(source.ip()), source.port()),
             device: None,
@@ -183,14 +185,14 @@ impl Sockets {
         socket.connect(origin.address)?;
         let key = self.free_key();
         datapath.add_socket(key, &socket, self.offload)?;
-        if let Some(&segment) = self.segments.get(&(peer, link))
+        if let Some(&segment) = self.segments.get(&(session, link))
             && self.offload
         {
             datapath.set_segment(key, segment);
         }
-        self.by_key.insert(key, (peer, link));
+        self.by_key.insert(key, (session, link));
         self.links.insert(
-            (peer, link),
+            (session, link),
             LinkSocket {
                 socket,
                 key,
@@ -217,8 +219,8 @@ impl Sockets {
     }
 
     /// Longest datagram that the route of a link's socket takes, if the kernel knows; even, because symbols are.
-    pub fn path_limit(&self, peer: PeerId, link: LinkId) -> Option<usize> {
-        let socket = &self.links.get(&(peer, link))?.socket;
+    pub fn path_limit(&self, session: SessionId, link: LinkId) -> Option<usize> {
+        let socket = &self.links.get(&(session, link))?.socket;
         let headers = if socket.local_addr().ok()?.is_ipv4() {
             28
         } else {
@@ -231,44 +233,44 @@ impl Sockets {
     /// Tells a link's socket how long the datagrams of a run are.
     pub fn set_segment(
         &mut self,
-        peer: PeerId,
+        session: SessionId,
         link: LinkId,
         bytes: usize,
         datapath: &mut Datapath,
     ) {
         let bytes = u16::try_from(bytes).unwrap_or(0);
-        self.segments.insert((peer, link), bytes);
+        self.segments.insert((session, link), bytes);
         if self.offload
-            && let Some(link) = self.links.get(&(peer, link))
+            && let Some(link) = self.links.get(&(session, link))
         {
             datapath.set_segment(link.key, bytes);
         }
     }
 
-    /// Closes the sockets of a server's peer whose session ended. A client keeps its sockets to dial again.
-    pub fn forget(&mut self, peer: PeerId, datapath: &mut Datapath) {
+    /// Closes the sockets of a server's session that ended. A client keeps its sockets to dial again.
+    pub fn forget(&mut self, session: SessionId, datapath: &mut Datapath) {
         if self.listeners.is_empty() {
             return;
         }
         let links: Vec<_> = self
             .links
-            .range((peer, LinkId(0))..=(peer, LinkId(u8::MAX)))
+            .range((session, LinkId(0))..=(session, LinkId(u8::MAX)))
             .map(|(key, _)| key.1)
             .collect();
         for link in links {
-            self.drop_link(peer, link, datapath);
+            self.drop_link(session, link, datapath);
         }
     }
 
-    fn drop_link(&mut self, peer: PeerId, link: LinkId, datapath: &mut Datapath) {
-        if let Some(old) = self.links.remove(&(peer, link)) {
+    fn drop_link(&mut self, session: SessionId, link: LinkId, datapath: &mut Datapath) {
+        if let Some(old) = self.links.remove(&(session, link)) {
             datapath.remove_socket(old.key);
             self.by_key.remove(&old.key);
         }
     }
 
     /// Both ends of the links' sockets.
-    pub fn ends(&self) -> Vec<((PeerId, LinkId), Ends)> {
+    pub fn ends(&self) -> Vec<((SessionId, LinkId), Ends)> {
         let ends = |socket: &UdpSocket| Ends {
             own: socket.local_addr().ok(),
             peer: socket.peer_addr().ok(),

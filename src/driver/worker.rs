@@ -1,10 +1,13 @@
-//! The data thread: one datapath, one endpoint, at its own pace.
+//! A data thread: one datapath, one endpoint, at its own pace.
 //!
 //! ```text
-//! loop: commands ─► timers ─► events (sockets) ─► frames to the TUN ─► datagrams to links ─► turn (wait)
-//!                                                                                             │
-//!        endpoint.handle_frame / handle_datagrams ◄── completions ────────────────────────────┘
+//! loop: commands ─► parcels ─► timers ─► events (sockets) ─► mail ─► frames to the TUN ─► datagrams to links
+//!    ▲                                                                                          │
+//!    └── endpoint.handle_frame / handle_datagrams ◄── completions ◄── turn (wait) ◄─────────────┘
 //! ```
+//!
+//! Each worker of a daemon is one of these, with its own TUN queue, sockets and sessions; parcels and mail are what
+//! workers give to each other ([`super::mailbox`]).
 //!
 //! Never blocks but in the turn; never allocates per packet. Commands come from the control thread and are few.
 
@@ -13,10 +16,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::landing::{Landing, LandingStats};
 use super::log_limit::LogLimit;
+use super::mailbox::{Mailbox, Parcel};
 use super::sockets::{Ends, Sockets};
 use crate::base::{DropReason, Instant};
-use crate::endpoint::{AllowedAddresses, Client, Endpoint, EndpointStats, Event, PeerId, Server};
+use crate::endpoint::{
+    AllowedAddresses, Client, Endpoint, EndpointStats, Event, Server, SessionId,
+};
 use crate::session::RUN_BYTES_MAX;
 use crate::session::config::{SessionConfig, WanConfig};
 use crate::session::path::Origin;
@@ -29,11 +36,15 @@ const TURN_MAX: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_millis(100);
 /// Datagrams taken from one listener in one go; the rest waits for the next turn.
 const LISTENER_BATCH: usize = 64;
+/// Parcels of other workers taken in one go, for the same reason.
+const PARCEL_BATCH: usize = 256;
 /// Send slots left for the other direction, so that neither can starve the other.
 const SLOTS_RESERVED: usize = 8;
+/// Slots that frames may take before the other direction has its turn: as many as there are trains.
+const FRAMES_ROUND: usize = 16;
 
 /// What a reload may change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Behaviour {
     /// Of the sessions.
     pub session: SessionConfig,
@@ -65,8 +76,12 @@ pub struct Snapshot {
     pub description: String,
     /// When it was taken.
     pub at: Instant,
-    /// Both ends of the links, by peer and link.
-    pub ends: Vec<((PeerId, crate::base::LinkId), Ends)>,
+    /// Frames merged and taken apart on their way to the TUN.
+    pub landing: LandingStats,
+    /// Both ends of the links, by session and link.
+    pub ends: Vec<((SessionId, crate::base::LinkId), Ends)>,
+    /// Frames and datagrams handed over to other workers.
+    pub handed_over: u64,
 }
 
 /// Either role; the driver's only branch.
@@ -93,10 +108,10 @@ impl Role {
         }
     }
 
-    fn peer_name(&self, peer: PeerId) -> &str {
+    fn peer_name(&self, session: SessionId) -> &str {
         match self {
             Self::Client(_) => "server",
-            Self::Server(server) => server.peer_name(peer),
+            Self::Server(server) => server.peer_name(session.peer),
         }
     }
 
@@ -115,6 +130,8 @@ pub struct Worker {
     pub(super) sockets: Sockets,
     pub(super) clock: Clock,
     pub(super) commands: Receiver<Command>,
+    landing: Landing,
+    mailbox: Mailbox,
     lines: Lines,
 }
 
@@ -135,8 +152,10 @@ impl Worker {
         role: Role,
         datapath: Datapath,
         sockets: Sockets,
+        landing: Landing,
         clock: Clock,
         commands: Receiver<Command>,
+        mailbox: Mailbox,
     ) -> Self {
         Self {
             role,
@@ -144,6 +163,8 @@ impl Worker {
             sockets,
             clock,
             commands,
+            landing,
+            mailbox,
             lines: Lines {
                 keys: LogLimit::new(),
                 ended: LogLimit::new(),
@@ -165,9 +186,12 @@ impl Worker {
                 return self.say_farewell();
             }
             let now = self.clock.now();
+            self.take_parcels();
             self.role.endpoint().handle_timeout(now);
             self.handle_events(now);
+            self.send_mail(now);
             self.move_out();
+            self.mailbox.ring();
             self.turn(TURN_MAX)?;
         }
     }
@@ -176,43 +200,82 @@ impl Worker {
     fn turn(&mut self, longest: Duration) -> Result<(), DatapathError> {
         let now = self.clock.now();
         let due = self.role.endpoint_ref().poll_timeout(now).since(now);
+        let wait = if self.mailbox.lie_down() {
+            due.min(longest)
+        } else {
+            Duration::ZERO
+        };
         let mut intake = Intake {
             endpoint: self.role.endpoint(),
             sockets: &mut self.sockets,
+            landing: &mut self.landing,
             clock: &self.clock,
+            mailbox: &mut self.mailbox,
         };
-        self.datapath.turn(Some(due.min(longest)), &mut intake)
+        let turned = self.datapath.turn(Some(wait), &mut intake);
+        self.mailbox.get_up();
+        turned
+    }
+
+    /// What other workers gave us.
+    fn take_parcels(&mut self) {
+        for _ in 0..PARCEL_BATCH {
+            let Some(parcel) = self.mailbox.take() else {
+                return;
+            };
+            let (now, endpoint) = (self.clock.now(), self.role.endpoint());
+            match parcel {
+                Parcel::Mail(mail) => endpoint.handle_mail(mail, now),
+                Parcel::Frame(session, mut buffer) => {
+                    endpoint.handle_handed_frame(session, buffer.bytes_mut(), now);
+                    self.mailbox.give_back(buffer);
+                }
+                Parcel::Datagram(origin, mut buffer) => {
+                    let bytes = buffer.bytes_mut();
+                    endpoint.handle_handed_datagram(origin, bytes, now, &mut self.mailbox);
+                    self.mailbox.give_back(buffer);
+                }
+                Parcel::Back(buffer) => self.mailbox.give_back(buffer),
+            }
+        }
+    }
+
+    fn send_mail(&mut self, now: Instant) {
+        self.mailbox.send_late();
+        while let Some((worker, mail)) = self.role.endpoint().poll_mail(now) {
+            self.mailbox.send_mail(worker, mail);
+        }
     }
 
     /// Frames to the TUN and datagrams to the links, as long as there are slots.
     fn move_out(&mut self) {
+        self.landing.write_parts(&mut self.datapath);
         loop {
             let now = self.clock.now();
-            let (frame, transmit) = (self.write_frame(now), self.transmit(now));
-            if !frame && !transmit {
-                return;
+            let (frames, transmit) = (self.write_frames(now), self.transmit(now));
+            if !frames && !transmit {
+                break;
             }
         }
+        self.landing.finish(&mut self.datapath);
     }
 
-    fn write_frame(&mut self, now: Instant) -> bool {
-        let Some(slot) = self.datapath.send_slot() else {
-            return false;
-        };
-        match self
-            .role
-            .endpoint()
-            .poll_frame(now, self.datapath.slot_bytes(&slot))
+    /// A round of frames to the TUN.
+    fn write_frames(&mut self, now: Instant) -> bool {
+        let mut spare = None;
+        let mut taken = 0;
+        while taken < FRAMES_ROUND
+            && let Some(slot) = spare.take().or_else(|| self.datapath.send_slot())
         {
-            Some(bytes) => {
-                self.datapath.write_tun(slot, bytes);
-                true
-            }
-            None => {
+            let room = self.datapath.slot_bytes(&slot);
+            let Some(bytes) = self.role.endpoint().poll_frame(now, room) else {
                 self.datapath.release(slot);
-                false
-            }
+                return taken > 0;
+            };
+            spare = self.landing.take(slot, bytes, &mut self.datapath);
+            taken += usize::from(spare.is_none());
         }
+        taken > 0
     }
 
     fn transmit(&mut self, now: Instant) -> bool {
@@ -271,8 +334,10 @@ impl Worker {
             datapath: *self.datapath.stats(),
             tier: self.datapath.tier().name(),
             description: self.datapath.description().to_owned(),
+            landing: self.landing.stats(),
             at,
             ends: self.sockets.ends(),
+            handed_over: self.mailbox.handed(),
         }
     }
 
@@ -291,10 +356,11 @@ impl Worker {
             ..
         } = self;
         match event {
-            Event::Established { peer, fresh } => {
+            Event::Established { session, fresh } => {
                 if let Some(suppressed) = lines.keys.allow(now) {
                     tracing::info!(
-                        peer = role.peer_name(peer),
+                        peer = role.peer_name(session),
+                        session = session.number,
                         fresh,
                         suppressed,
                         "keys agreed on"
@@ -302,39 +368,48 @@ impl Worker {
                 }
             }
             Event::SegmentChanged {
-                peer,
+                session,
                 link,
                 bytes,
                 shrunk,
             } => {
-                let name = role.peer_name(peer);
+                let name = role.peer_name(session);
                 tracing::debug!(peer = name, %link, bytes, "length of datagrams");
                 if shrunk && let Some(suppressed) = lines.size.allow(now) {
                     tracing::warn!(peer = name, %link, bytes, suppressed, "the path takes shorter datagrams only");
                 }
-                sockets.set_segment(peer, link, bytes, datapath);
+                sockets.set_segment(session, link, bytes, datapath);
             }
-            Event::Lost { peer } => {
+            Event::Lost { session } => {
                 if let Some(suppressed) = lines.ended.allow(now) {
-                    tracing::info!(peer = role.peer_name(peer), suppressed, "session ended");
+                    let (peer, number) = (role.peer_name(session), session.number);
+                    tracing::info!(peer, session = number, suppressed, "session ended");
                 }
-                sockets.forget(peer, datapath);
+                sockets.forget(session, datapath);
             }
-            Event::PathChanged { peer, link, origin } => {
+            Event::PathChanged {
+                session,
+                link,
+                origin,
+            } => {
                 let address = origin.address;
                 if let Some(suppressed) = lines.address.allow(now) {
-                    tracing::info!(peer = role.peer_name(peer), %link, %address, suppressed, "link has an address");
+                    tracing::info!(peer = role.peer_name(session), session = session.number, %link, %address, suppressed, "link has an address");
                 }
-                if let Err(error) = sockets.connect(peer, link, origin, datapath)
+                if let Err(error) = sockets.connect(session, link, origin, datapath)
                     && let Some(suppressed) = lines.socket.allow(now)
                 {
                     tracing::warn!(%link, %error, suppressed, "link keeps the shared socket");
                 }
             }
-            Event::LinkState { peer, link, state } => {
+            Event::LinkState {
+                session,
+                link,
+                state,
+            } => {
                 if let Some(suppressed) = lines.state.allow(now) {
                     let (state, at_ms) = (state.name(), now.as_micros() / 1000);
-                    tracing::info!(peer = role.peer_name(peer), %link, state, at_ms, suppressed, "link state");
+                    tracing::info!(peer = role.peer_name(session), session = session.number, %link, state, at_ms, suppressed, "link state");
                 }
             }
         }
@@ -355,18 +430,21 @@ impl Worker {
 struct Intake<'a> {
     endpoint: &'a mut dyn Endpoint,
     sockets: &'a mut Sockets,
+    landing: &'a mut Landing,
     clock: &'a Clock,
+    mailbox: &'a mut Mailbox,
 }
 
 impl Handler for Intake<'_> {
     fn on_frame(&mut self, frame: &mut [u8]) {
-        self.endpoint.handle_frame(frame, self.clock.now());
+        let now = self.clock.now();
+        self.endpoint.handle_frame(frame, now, self.mailbox);
     }
 
     fn on_datagrams(&mut self, key: u32, bytes: &mut [u8]) {
         let origin = self.sockets.origin_of(key);
         self.endpoint
-            .handle_datagrams(origin, bytes, self.clock.now());
+            .handle_datagrams(origin, bytes, self.clock.now(), self.mailbox);
     }
 
     fn on_readable(&mut self, key: u32) {
@@ -375,31 +453,35 @@ impl Handler for Intake<'_> {
             else {
                 return;
             };
+            let now = self.clock.now();
             self.endpoint
-                .handle_datagrams(Some(origin), bytes, self.clock.now());
+                .handle_datagrams(Some(origin), bytes, now, self.mailbox);
         }
     }
 
     fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize) {
         tracing::debug!(key, errno, bytes, "send refused");
-        let Some((peer, link)) = self.sockets.link_of(key) else {
+        let Some((session, link)) = self.sockets.link_of(key) else {
             return self.endpoint.count_drop(DropReason::SendFailed, 1);
         };
         if Sockets::is_link_down(errno) {
             // The session counts it.
-            return self.endpoint.on_send_error(peer, link, self.clock.now());
+            return self.endpoint.on_send_error(session, link, self.clock.now());
         }
         self.endpoint.count_drop(DropReason::SendFailed, 1);
         if Sockets::is_too_long(errno)
-            && let Some(bytes) = self.sockets.path_limit(peer, link)
+            && let Some(bytes) = self.sockets.path_limit(session, link)
         {
             self.endpoint
-                .on_path_limit(peer, link, bytes, self.clock.now());
+                .on_path_limit(session, link, bytes, self.clock.now());
         }
     }
 
-    fn on_tun_error(&mut self, errno: i32) {
+    fn on_tun_error(&mut self, errno: i32, frame: &[u8]) {
         tracing::debug!(errno, "frame refused by the TUN");
+        if errno == libc::EINVAL && self.landing.refused(frame) {
+            return;
+        }
         self.endpoint.count_drop(DropReason::TunWriteFailed, 1);
     }
 

@@ -66,16 +66,17 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// A gate for the owner of `server`, with a random `seed`. Up to `handshakes_per_s` pass unproven, and as many
+    /// A gate for the owner of `server`, with a random `seed`: the gates of the workers of one server know each other's
+    /// cookies. `worker` is the number of this one. Up to `handshakes_per_s` pass unproven, and as many
     /// again when their addresses are proven.
-    pub fn new(server: PublicKey, seed: &[u8; 32], handshakes_per_s: u32) -> Self {
+    pub fn new(server: PublicKey, seed: &[u8; 32], worker: u8, handshakes_per_s: u32) -> Self {
         let rate = handshakes_per_s.max(1);
         // A quarter of a second at once: peers come back together after an outage.
         let burst = (rate / 4).max(ADDRESS_BURST);
         Self {
             mac1: Mac1Key::new(server),
             seal: CookieSeal::new(server),
-            cookies: Cookies::new(seed),
+            cookies: Cookies::new(seed, worker),
             quiet: Bucket::new(rate, burst),
             reserve: Bucket::new(rate, burst),
             replies: Bucket::new(COOKIES_PER_S, COOKIES_BURST),
@@ -170,9 +171,11 @@ struct Cookies {
 }
 
 impl Cookies {
-    fn new(seed: &[u8; 32]) -> Self {
+    fn new(seed: &[u8; 32], worker: u8) -> Self {
+        let mut label = *b"cookie nonces .";
+        label[14] = worker; // no nonce is used by two
         Self {
-            nonces: KeyedHash::new(seed, b"cookie nonces"),
+            nonces: KeyedHash::new(seed, &label),
             nonce: 0,
             period: 0,
             current: CookieSecret::new(seed, 0),
@@ -229,7 +232,7 @@ mod tests {
     const BURST: u32 = 25;
 
     fn gate() -> Admission {
-        Admission::new(SERVER, &[7; 32], RATE)
+        Admission::new(SERVER, &[7; 32], 0, RATE)
     }
 
     fn hello() -> [u8; HELLO_BYTES] {
@@ -333,7 +336,7 @@ mod tests {
 
     #[test]
     fn under_load_one_address_gets_five_at_once_and_twenty_a_second() {
-        let mut gate = Admission::new(SERVER, &[7; 32], 10_000);
+        let mut gate = Admission::new(SERVER, &[7; 32], 0, 10_000);
         let from = address(1);
         let mut passed = 0;
         for ms in 0..1000 {
@@ -385,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_cookie_from_before_a_restart_earns_a_new_one() {
-        let (mut before, mut gate) = (gate(), Admission::new(SERVER, &[8; 32], RATE));
+        let (mut before, mut gate) = (gate(), Admission::new(SERVER, &[8; 32], 0, RATE));
         let (from, now) = (address(1), Instant::ZERO);
         let mut hello = proven(&mut before, from, now);
         let cookie = opened(gate.check(&hello, from, now), &hello);

@@ -11,13 +11,15 @@
 //! comes first wins. A running session goes on while a new handshake is under way.
 
 mod dial;
+mod others;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::epoch::{FEATURE_FRESH, draw_indexes, epoch_keys};
+use super::mail::{Handover, Mail, Workers};
 use super::stats::{EndpointStats, PeerStats};
-use super::{Endpoint, Event, PeerId, Transmit};
+use super::{Endpoint, Event, PeerId, SessionId, Transmit};
 use crate::base::id::LINKS_MAX;
 use crate::base::{DropCounters, DropReason, Instant, LinkId, Rng, WanId};
 use crate::crypto::Cipher;
@@ -65,6 +67,8 @@ pub struct ClientConfig {
     pub unix_time_at_zero: Duration,
     /// Seed from the system's random source.
     pub seed: u64,
+    /// Which of the client's workers this is: the number of its session.
+    pub workers: Workers,
 }
 
 impl std::fmt::Debug for ClientConfig {
@@ -96,6 +100,10 @@ pub struct Client {
     rng: Rng,
     /// The program ends: no more dialing.
     closed: bool,
+    /// Sessions of all workers, by bit: those that there are, and those that frames have a way through.
+    joined: u16,
+    usable: u16,
+    outbox: std::collections::VecDeque<(u8, Mail)>,
 }
 
 impl std::fmt::Debug for Client {
@@ -125,6 +133,9 @@ impl Client {
             drops: DropCounters::default(),
             handshakes: 0,
             closed: false,
+            joined: 0,
+            usable: 0,
+            outbox: std::collections::VecDeque::new(),
         }
     }
 
@@ -144,6 +155,13 @@ impl Client {
     /// When the session wants to be woken and why, to name the culprit of a busy loop.
     pub fn next_timer(&self, now: Instant) -> Option<(Instant, session::Timer)> {
         Some(self.session.as_ref()?.poll_timeout(now))
+    }
+
+    const fn id(&self) -> SessionId {
+        SessionId {
+            peer: PeerId(0),
+            number: self.config.workers.own,
+        }
     }
 
     fn link_count(&self) -> u8 {
@@ -176,7 +194,7 @@ impl Client {
             } else {
                 FEATURE_FRESH
             },
-            session_number: 0,
+            session_number: self.config.workers.own,
             link_count: self.link_count(),
             datagram_bytes_max: self.config.datagram_bytes_max,
             indexes,
@@ -239,13 +257,15 @@ impl Client {
         for link in (0..links).map(LinkId) {
             self.indexes.insert(dial.indexes[link.index()], (id, link));
         }
+        let id_of = self.id();
         if let Some(session) = &mut self.session {
             session.install_epoch(keys, now);
             self.events.push_back(Event::Established {
-                peer: PeerId(0),
+                session: id_of,
                 fresh,
             });
         }
+        self.refresh_presence(now);
         self.dial_at = Instant::FAR;
         let jitter = 1.0 - ROTATION_JITTER + 2.0 * ROTATION_JITTER * self.rng.unit();
         self.rotate_at = now + self.config.rekey_interval.mul_f64(jitter);
@@ -265,7 +285,9 @@ impl Client {
             ),
             seed: self.numbers.next_u64(),
         };
-        Session::new(&parameters, self.config.session.clone(), now)
+        let mut session = Session::new(&parameters, self.config.session.clone(), now);
+        session.set_siblings(self.config.workers.own, self.joined, now);
+        session
     }
 
     fn handle_datagram(
@@ -292,11 +314,12 @@ impl Client {
 
     fn poll_hello(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         let link_count = self.link_count();
+        let id = self.id();
         let dial = self.dial.as_mut()?;
         let link = dial.poll(link_count, now)?;
         out[..HELLO_BYTES].copy_from_slice(&dial.hello[..]);
         Some(Transmit {
-            link: Some((PeerId(0), link)),
+            link: Some((id, link)),
             origin: None,
             bytes: HELLO_BYTES,
             segment: u16::try_from(HELLO_BYTES).unwrap_or(u16::MAX),
@@ -316,7 +339,15 @@ fn silent_at(session: &Session, heartbeat: Duration) -> Instant {
 }
 
 impl Endpoint for Client {
-    fn handle_frame(&mut self, frame: &[u8], now: Instant) {
+    fn handle_frame(&mut self, frame: &[u8], now: Instant, over: &mut dyn Handover) {
+        match self.others_way() {
+            Some(session) if over.frame(session.number, session, frame) => {}
+            Some(_) => self.drops.count(DropReason::HandoverFull),
+            None => self.handle_handed_frame(self.id(), frame, now),
+        }
+    }
+
+    fn handle_handed_frame(&mut self, _session: SessionId, frame: &[u8], now: Instant) {
         let result = match &mut self.session {
             Some(session) => session.handle_frame(frame, now),
             None => Err(DropReason::NoSession),
@@ -326,7 +357,32 @@ impl Endpoint for Client {
         }
     }
 
-    fn handle_datagrams(&mut self, _origin: Option<Origin>, buffer: &mut [u8], now: Instant) {
+    fn handle_handed_datagram(
+        &mut self,
+        _origin: Origin,
+        _datagram: &mut [u8],
+        _now: Instant,
+        _over: &mut dyn Handover,
+    ) {
+        // A client's sockets are connected: each belongs to the session of its worker.
+        self.drops.count(DropReason::UnknownIndex);
+    }
+
+    fn handle_mail(&mut self, mail: Mail, now: Instant) {
+        self.take_mail(mail, now);
+    }
+
+    fn poll_mail(&mut self, _now: Instant) -> Option<(u8, Mail)> {
+        self.next_mail()
+    }
+
+    fn handle_datagrams(
+        &mut self,
+        _origin: Option<Origin>,
+        buffer: &mut [u8],
+        now: Instant,
+        _over: &mut dyn Handover,
+    ) {
         for part in header::datagrams(buffer) {
             let taken = part.and_then(|(kind, datagram)| self.handle_datagram(kind, datagram, now));
             if let Err(reason) = taken {
@@ -347,9 +403,10 @@ impl Endpoint for Client {
                 // What is dialed now promised the server that the session goes on: dial anew.
                 (self.session, self.dial, self.dial_at) = (None, None, now);
                 self.indexes.clear();
-                self.events.push_back(Event::Lost { peer: PeerId(0) });
+                self.events.push_back(Event::Lost { session: self.id() });
             }
         }
+        self.refresh_presence(now);
         if self.closed {
             self.dial_at = Instant::FAR;
         }
@@ -358,13 +415,13 @@ impl Endpoint for Client {
         }
     }
 
-    fn on_send_error(&mut self, _peer: PeerId, link: LinkId, now: Instant) {
+    fn on_send_error(&mut self, _session: SessionId, link: LinkId, now: Instant) {
         if let Some(session) = &mut self.session {
             session.on_send_error(link, now);
         }
     }
 
-    fn on_path_limit(&mut self, _peer: PeerId, link: LinkId, bytes: usize, now: Instant) {
+    fn on_path_limit(&mut self, _session: SessionId, link: LinkId, bytes: usize, now: Instant) {
         if let Some(session) = &mut self.session {
             session.limit_datagrams(link, bytes, now);
         }
@@ -380,7 +437,7 @@ impl Endpoint for Client {
         }
         let transmit = self.session.as_mut()?.poll_transmit(now, out)?;
         Some(Transmit {
-            link: Some((PeerId(0), transmit.link)),
+            link: Some((self.id(), transmit.link)),
             origin: transmit.to,
             bytes: transmit.bytes,
             segment: transmit.segment,
@@ -392,6 +449,7 @@ impl Endpoint for Client {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
+        let id = self.id();
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
@@ -404,7 +462,7 @@ impl Endpoint for Client {
                     shrunk,
                 } => {
                     return Some(Event::SegmentChanged {
-                        peer: PeerId(0),
+                        session: id,
                         link,
                         bytes,
                         shrunk,
@@ -412,7 +470,7 @@ impl Endpoint for Client {
                 }
                 session::Event::LinkState { link, state } => {
                     return Some(Event::LinkState {
-                        peer: PeerId(0),
+                        session: id,
                         link,
                         state,
                     });
@@ -443,6 +501,7 @@ impl Endpoint for Client {
 
     fn stats(&mut self, now: Instant) -> EndpointStats {
         let peer = PeerStats {
+            id: self.id(),
             name: "server".to_owned(),
             public_key: self.config.server_key.to_string(),
             cipher: self.cipher.map(Cipher::name),

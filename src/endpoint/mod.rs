@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod client;
 mod epoch;
+pub mod mail;
 pub mod peer_table;
 pub mod server;
 pub mod stats;
@@ -21,6 +22,7 @@ use crate::link::State;
 use crate::session::path::Origin;
 
 pub use client::{Client, ClientConfig};
+pub use mail::{Handover, Mail, NoOthers, Workers};
 pub use server::{AllowedAddresses, PeerConfig, Server, ServerConfig};
 pub use stats::EndpointStats;
 
@@ -35,11 +37,20 @@ impl PeerId {
     }
 }
 
+/// One of the sessions with a peer: a client has one for each of its workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId {
+    /// The peer.
+    pub peer: PeerId,
+    /// The session's number in its HELLO, from 0.
+    pub number: u8,
+}
+
 /// One send of the endpoint; the bytes are in the caller's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// The link whose socket carries it, if it belongs to one.
-    pub link: Option<(PeerId, LinkId)>,
+    pub link: Option<(SessionId, LinkId)>,
     /// Where to when the link has no connected socket; `None` on the client.
     pub origin: Option<Origin>,
     /// Bytes in the buffer.
@@ -54,19 +65,19 @@ pub enum Event {
     /// Keys were agreed on.
     Established {
         /// With whom.
-        peer: PeerId,
+        session: SessionId,
         /// All tunnel state is new (first contact, or one side restarted).
         fresh: bool,
     },
     /// The session ended; its sockets can go.
     Lost {
         /// Whose.
-        peer: PeerId,
+        session: SessionId,
     },
     /// A link's validated address is new: its socket must be connected there.
     PathChanged {
         /// Whose link.
-        peer: PeerId,
+        session: SessionId,
         /// Which.
         link: LinkId,
         /// Our port and the peer's address.
@@ -75,7 +86,7 @@ pub enum Event {
     /// Runs of a link have datagrams of another length from now on.
     SegmentChanged {
         /// Whose link.
-        peer: PeerId,
+        session: SessionId,
         /// Which.
         link: LinkId,
         /// The UDP_SEGMENT size for its socket.
@@ -86,7 +97,7 @@ pub enum Event {
     /// A link changed its state.
     LinkState {
         /// Whose link.
-        peer: PeerId,
+        session: SessionId,
         /// Which.
         link: LinkId,
         /// The state it is in.
@@ -96,16 +107,37 @@ pub enum Event {
 
 /// What the driver needs of either role.
 pub trait Endpoint {
-    /// A frame from the TUN. Drops are counted inside.
-    fn handle_frame(&mut self, frame: &[u8], now: Instant);
+    /// A frame from the TUN; another worker gets it by `over` when the session for it is there. Drops are counted inside.
+    fn handle_frame(&mut self, frame: &[u8], now: Instant, over: &mut dyn Handover);
+    /// A frame that another worker read.
+    fn handle_handed_frame(&mut self, session: SessionId, frame: &[u8], now: Instant);
     /// A receive buffer of one or more datagrams. `origin` is where they came from; `None` on the client.
-    fn handle_datagrams(&mut self, origin: Option<Origin>, buffer: &mut [u8], now: Instant);
+    fn handle_datagrams(
+        &mut self,
+        origin: Option<Origin>,
+        buffer: &mut [u8],
+        now: Instant,
+        over: &mut dyn Handover,
+    );
+    /// A datagram that another worker received.
+    fn handle_handed_datagram(
+        &mut self,
+        origin: Origin,
+        datagram: &mut [u8],
+        now: Instant,
+        over: &mut dyn Handover,
+    );
+    /// A word from another worker.
+    fn handle_mail(&mut self, mail: Mail, now: Instant);
+    /// The next word to another worker, and its number. Poll it before [`Endpoint::poll_timeout`]: sessions of one
+    /// worker tell each other something in here as well.
+    fn poll_mail(&mut self, now: Instant) -> Option<(u8, Mail)>;
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant);
     /// The kernel refused a datagram of a link.
-    fn on_send_error(&mut self, peer: PeerId, link: LinkId, now: Instant);
+    fn on_send_error(&mut self, session: SessionId, link: LinkId, now: Instant);
     /// The kernel refuses datagrams of a link that are longer than `bytes`.
-    fn on_path_limit(&mut self, peer: PeerId, link: LinkId, bytes: usize, now: Instant);
+    fn on_path_limit(&mut self, session: SessionId, link: LinkId, bytes: usize, now: Instant);
     /// A discard outside of the endpoint (socket, TUN).
     fn count_drop(&mut self, reason: DropReason, count: u64);
     /// The next datagrams to send, written to `out` (at least [`crate::session::RUN_BYTES_MAX`] long).

@@ -1,38 +1,45 @@
-//! The server: admits known clients, one session each, and knows which client owns which inner address.
+//! The server: admits known clients, and knows which client owns which inner address.
 //!
 //! ```text
 //!  HELLO ─► admission (mac1, limits, cookies) ─► key known? stamp newer? ─► WELCOME, keys wait
 //!  DATA  ─► receiver index ─► session, or the waiting one: its first datagram confirms the keys and replaces
 //! ```
 //!
+//! A client has one session for each of its workers. A server of several workers has one of these for each: every
+//! session belongs to one of them (`peer::owner`), and what comes to another is handed over (`others`).
+//!
 //! Nothing is kept for anyone who is not authenticated. A replayed HELLO at most makes keys that nobody can use. A
 //! session without keys that are young enough is wiped.
 
 mod config;
 mod handshake;
+mod others;
 mod peer;
+mod sessions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::admission::Admission;
+use super::mail::{Handover, IndexOwner, Mail};
 use super::peer_table::PeerTable;
 use super::stats::{EndpointStats, PeerStats};
-use super::{Endpoint, Event, PeerId, Transmit};
+use super::{Endpoint, Event, PeerId, SessionId, Transmit};
 use crate::base::id::{LINK_COUNT_MAX, LINKS_MAX};
 use crate::base::{DropCounters, DropReason, Instant, LinkId};
 use crate::crypto::Cipher;
 use crate::crypto::keys::PublicKey;
 use crate::crypto::mac::SecretNumbers;
+use crate::flow;
 use crate::session::config::SessionConfig;
 use crate::session::path::Origin;
 use crate::session::{self, Session};
 use crate::wire::handshake::{COOKIE_BYTES, MAC_BYTES, WELCOME_BYTES};
-use crate::wire::header::{self, DataHeader, Kind};
+use crate::wire::header::{self, Kind};
 use crate::wire::inner_ip;
 use crate::wire::virtio::VIRTIO_BYTES;
 use config::route_table;
-use peer::Peer;
+use peer::{Part, Peer};
 
 pub use config::{AllowedAddresses, PeerConfig, ServerConfig};
 
@@ -54,7 +61,7 @@ enum Answer {
 /// Whom a receiver index belongs to.
 #[derive(Clone, Copy, Debug)]
 struct IndexEntry {
-    peer: PeerId,
+    session: SessionId,
     epoch: u32,
     link: LinkId,
     waiting: bool,
@@ -67,8 +74,12 @@ pub struct Server {
     keys: BTreeMap<PublicKey, PeerId>,
     routes: PeerTable,
     indexes: HashMap<u32, IndexEntry>,
-    /// mac1 of each peer's last HELLO.
-    copies: HashMap<[u8; MAC_BYTES], PeerId>,
+    /// Receiver indexes of other workers.
+    index_owner: IndexOwner,
+    /// Sessions of this worker that there are, in order.
+    running: Vec<SessionId>,
+    /// mac1 of each session's last HELLO.
+    copies: HashMap<[u8; MAC_BYTES], SessionId>,
     admission: Admission,
     answers: VecDeque<(Origin, Answer)>,
     events: VecDeque<Event>,
@@ -77,8 +88,12 @@ pub struct Server {
     handshakes: u64,
     /// Receiver indexes travel in clear: none must tell anything about another.
     numbers: SecretNumbers,
-    next_peer: usize,
-    next_frame_peer: usize,
+    /// Seed of the hash that keeps a flow on one of several sessions.
+    flow_seed: u64,
+    outbox: VecDeque<(u8, Mail)>,
+    /// Where in `running` the next turn begins.
+    next_sender: usize,
+    next_frame: usize,
 }
 
 impl std::fmt::Debug for Server {
@@ -98,14 +113,22 @@ impl Server {
             keys.insert(peer.public_key, PeerId(number));
         }
         let routes = route_table(configs.iter().map(|peer| &peer.addresses));
-        let peers = configs.into_iter().map(Peer::new).collect();
+        let peers = (0_u16..).map(PeerId).zip(configs);
+        let peers = peers.map(|(id, peer)| Peer::new(peer, id, &config.workers));
+        let peers = peers.collect();
+        let mut numbers = SecretNumbers::from_number(config.seed, b"server");
+        let flow_seed = numbers.next_u64();
         Self {
             admission: Admission::new(
                 config.private_key.public(),
                 &config.cookie_secret,
+                config.workers.own,
                 config.handshakes_per_s,
             ),
-            numbers: SecretNumbers::from_number(config.seed, b"server"),
+            numbers,
+            flow_seed,
+            index_owner: IndexOwner::new(&config.workers),
+            running: Vec::new(),
             config,
             peers,
             keys,
@@ -117,8 +140,9 @@ impl Server {
             epoch_count: 0,
             drops: DropCounters::default(),
             handshakes: 0,
-            next_peer: 0,
-            next_frame_peer: 0,
+            outbox: VecDeque::new(),
+            next_sender: 0,
+            next_frame: 0,
         }
     }
 
@@ -129,11 +153,28 @@ impl Server {
         }
         self.routes = route_table(self.peers.iter().map(|peer| &peer.config.addresses));
         self.config.session = session.clone();
-        for peer in &mut self.peers {
-            if let Some(running) = &mut peer.session {
+        for at in 0..self.running.len() {
+            if let Some(running) = self.session_mut(self.running[at]) {
                 running.set_config(session.clone());
             }
         }
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.peers.get_mut(id.peer.index())?.session(id.number)
+    }
+
+    fn session(&self, id: SessionId) -> Option<&Session> {
+        let part = self.peers.get(id.peer.index())?.parts.get(&id.number)?;
+        part.session.as_ref()
+    }
+
+    /// What there is of a session; made when it is asked for first.
+    fn part_mut(&mut self, id: SessionId) -> &mut Part {
+        self.peers[id.peer.index()]
+            .parts
+            .entry(id.number)
+            .or_default()
     }
 
     /// Name of a peer, for logs.
@@ -145,7 +186,7 @@ impl Server {
 
     /// When the first of the sessions wants to be woken and why, to name the culprit of a busy loop.
     pub fn next_timer(&self, now: Instant) -> Option<(Instant, session::Timer)> {
-        let sessions = self.peers.iter().filter_map(|peer| peer.session.as_ref());
+        let sessions = self.running.iter().filter_map(|id| self.session(*id));
         sessions
             .map(|session| session.poll_timeout(now))
             .min_by_key(|(at, _)| *at)
@@ -169,132 +210,164 @@ impl Server {
         self.indexes.retain(|_, entry| !whose(entry));
     }
 
-    fn on_data(
-        &mut self,
-        origin: Origin,
-        datagram: &mut [u8],
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        let index = DataHeader::parse(datagram)?.receiver_index;
-        let &entry = self.indexes.get(&index).ok_or(DropReason::UnknownIndex)?;
-        let peer = &mut self.peers[entry.peer.index()];
-        if !entry.waiting {
-            let session = peer.session.as_mut().ok_or(DropReason::NoSession)?;
-            return session.handle_datagram(entry.epoch, entry.link, datagram, Some(origin), now);
-        }
-        let waiting = peer.waiting.as_mut().ok_or(DropReason::NoSession)?;
-        let session = waiting.session(&self.config.session, now);
-        let result = session.handle_datagram(entry.epoch, entry.link, datagram, Some(origin), now);
-        if session.received_datagrams() > 0 {
-            self.promote(entry.peer, now);
-        }
-        result
-    }
-
-    /// The waiting session's keys were confirmed: it replaces the old one.
-    fn promote(&mut self, id: PeerId, now: Instant) {
-        let peer = &mut self.peers[id.index()];
-        let Some(waiting) = peer.waiting.take() else {
-            return;
-        };
-        (peer.boot_id, peer.superseded) = (waiting.boot_id, false);
-        let Some(mut session) = waiting.into_session() else {
-            return;
-        };
-        session.handle_timeout(now);
-        if peer.session.replace(session).is_some() {
-            self.events.push_back(Event::Lost { peer: id });
-        }
-        self.forget_indexes(|entry| entry.peer == id && !entry.waiting);
-        for entry in self.indexes.values_mut() {
-            entry.waiting &= entry.peer != id;
-        }
-        self.events.push_back(Event::Established {
-            peer: id,
-            fresh: true,
-        });
-    }
-
-    /// Wipes a session.
-    fn lose(&mut self, id: PeerId) {
-        self.peers[id.index()].session = None;
-        self.forget_indexes(|entry| entry.peer == id && !entry.waiting);
-        self.events.push_back(Event::Lost { peer: id });
-    }
-
     fn handle_datagram(
         &mut self,
         kind: Kind,
         origin: Origin,
         datagram: &mut [u8],
         now: Instant,
+        over: Option<&mut dyn Handover>,
     ) -> Result<(), DropReason> {
         match kind {
-            Kind::Data => self.on_data(origin, datagram, now),
-            Kind::Hello => self.on_hello(origin, datagram, now),
+            Kind::Data => self.on_data(origin, datagram, now, over),
+            Kind::Hello => self.on_hello(origin, datagram, now, over),
             Kind::Welcome | Kind::Cookie => Err(DropReason::HandshakeRefused),
         }
     }
 
-    fn route(&self, frame: &[u8]) -> Result<PeerId, DropReason> {
+    /// The session for a frame.
+    fn route(&self, frame: &[u8]) -> Result<SessionId, DropReason> {
         let ip = inner_ip::parse(frame.get(VIRTIO_BYTES..).ok_or(DropReason::NotIp)?)?;
-        self.routes.get(ip.dst).ok_or(DropReason::NoPeer)
+        let peer = self.routes.get(ip.dst).ok_or(DropReason::NoPeer)?;
+        let sessions = &self.peers[peer.index()];
+        // Most clients have one session, and then no hash is needed.
+        let flow = if sessions.joined.count_ones() > 1 {
+            flow::hash::hash(&ip, self.flow_seed)
+        } else {
+            0
+        };
+        let number = sessions.pick(flow).ok_or(DropReason::NoSession)?;
+        Ok(SessionId { peer, number })
+    }
+
+    fn take_frame(
+        &mut self,
+        frame: &[u8],
+        now: Instant,
+        over: &mut dyn Handover,
+    ) -> Result<(), DropReason> {
+        let id = self.route(frame)?;
+        if let Some(session) = self.session_mut(id) {
+            return session.handle_frame(frame, now);
+        }
+        let worker = peer::owner(id, &self.config.workers);
+        if worker == self.config.workers.own {
+            Err(DropReason::NoSession)
+        } else if over.frame(worker, id, frame) {
+            Ok(())
+        } else {
+            Err(DropReason::HandoverFull)
+        }
     }
 }
 
 impl Endpoint for Server {
-    fn handle_frame(&mut self, frame: &[u8], now: Instant) {
-        let result = self
-            .route(frame)
-            .and_then(|id| match &mut self.peers[id.index()].session {
-                Some(session) => session.handle_frame(frame, now),
-                None => Err(DropReason::NoSession),
-            });
+    fn handle_frame(&mut self, frame: &[u8], now: Instant, over: &mut dyn Handover) {
+        if let Err(reason) = self.take_frame(frame, now, over) {
+            self.drops.count(reason);
+        }
+    }
+
+    fn handle_handed_frame(&mut self, session: SessionId, frame: &[u8], now: Instant) {
+        let result = match self.session_mut(session) {
+            Some(session) => session.handle_frame(frame, now),
+            None => Err(DropReason::NoSession),
+        };
         if let Err(reason) = result {
             self.drops.count(reason);
         }
     }
 
-    fn handle_datagrams(&mut self, origin: Option<Origin>, buffer: &mut [u8], now: Instant) {
+    fn handle_datagrams(
+        &mut self,
+        origin: Option<Origin>,
+        buffer: &mut [u8],
+        now: Instant,
+        over: &mut dyn Handover,
+    ) {
         let Some(origin) = origin else { return };
         for part in header::datagrams(buffer) {
-            let taken =
-                part.and_then(|(kind, datagram)| self.handle_datagram(kind, origin, datagram, now));
+            let taken = match part {
+                Ok((kind, datagram)) => {
+                    self.handle_datagram(kind, origin, datagram, now, Some(over))
+                }
+                Err(reason) => Err(reason),
+            };
             if let Err(reason) = taken {
                 self.drops.count(reason);
             }
         }
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        for (at, id) in (0..self.peers.len()).zip((0..).map(PeerId)) {
-            let peer = &mut self.peers[at];
-            if peer.waiting.take_if(|w| now >= w.until).is_some() {
-                self.forget_indexes(|entry| entry.peer == id && entry.waiting);
-            }
-            let Some(session) = &mut self.peers[at].session else {
-                continue;
+    fn handle_handed_datagram(
+        &mut self,
+        origin: Origin,
+        datagram: &mut [u8],
+        now: Instant,
+        over: &mut dyn Handover,
+    ) {
+        // The worker that admits gets HELLOs from the others' sockets; nothing else is passed on a second time.
+        let admits = self.config.workers.own == 0;
+        for part in header::datagrams(datagram) {
+            let taken = match part {
+                Ok((Kind::Hello, hello)) if admits => self.on_hello(origin, hello, now, Some(over)),
+                Ok((kind, datagram)) => self.handle_datagram(kind, origin, datagram, now, None),
+                Err(reason) => Err(reason),
             };
-            session.handle_timeout(now);
-            if !session.has_keys() {
-                self.lose(id);
+            if let Err(reason) = taken {
+                self.drops.count(reason);
             }
         }
     }
 
-    fn on_send_error(&mut self, peer: PeerId, link: LinkId, now: Instant) {
-        if let Some(session) = self
-            .peers
-            .get_mut(peer.index())
-            .and_then(|peer| peer.session.as_mut())
-        {
+    fn handle_mail(&mut self, mail: Mail, now: Instant) {
+        self.take_mail(mail, now);
+    }
+
+    fn poll_mail(&mut self, now: Instant) -> Option<(u8, Mail)> {
+        self.next_mail(now)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for (at, id) in (0..self.peers.len()).zip((0..).map(PeerId)) {
+            let mut over = 0_u16;
+            for (number, part) in &mut self.peers[at].parts {
+                let is_over = part.waiting.take_if(|w| now >= w.until).is_some();
+                over |= u16::from(is_over) << number;
+            }
+            if over != 0 {
+                self.forget_indexes(|entry| {
+                    entry.waiting
+                        && entry.session.peer == id
+                        && over >> entry.session.number & 1 == 1
+                });
+            }
+        }
+        let mut ended = false;
+        for at in 0..self.running.len() {
+            if let Some(session) = self.session_mut(self.running[at]) {
+                session.handle_timeout(now);
+                ended |= !session.has_keys();
+            }
+        }
+        while ended {
+            let without_keys = |id: &&SessionId| self.session(**id).is_some_and(|s| !s.has_keys());
+            match self.running.iter().find(without_keys) {
+                Some(&id) => self.lose(id),
+                None => ended = false,
+            }
+        }
+        self.refresh_presence(now);
+    }
+
+    fn on_send_error(&mut self, session: SessionId, link: LinkId, now: Instant) {
+        if let Some(session) = self.session_mut(session) {
             session.on_send_error(link, now);
         }
     }
 
-    fn on_path_limit(&mut self, peer: PeerId, link: LinkId, bytes: usize, now: Instant) {
-        let known = self.peers.get_mut(peer.index());
-        if let Some(session) = known.and_then(|peer| peer.session.as_mut()) {
+    fn on_path_limit(&mut self, session: SessionId, link: LinkId, bytes: usize, now: Instant) {
+        if let Some(session) = self.session_mut(session) {
             session.limit_datagrams(link, bytes, now);
         }
     }
@@ -318,16 +391,17 @@ impl Endpoint for Server {
                 segment,
             });
         }
-        let count = self.peers.len();
+        let count = self.running.len();
         for turn in 0..count {
-            let at = (self.next_peer + turn) % count;
-            let Some(session) = &mut self.peers[at].session else {
+            let at = (self.next_sender + turn) % count;
+            let id = self.running[at];
+            let Some(session) = self.session_mut(id) else {
                 continue;
             };
             if let Some(transmit) = session.poll_transmit(now, out) {
-                self.next_peer = at + 1;
+                self.next_sender = at + 1;
                 return Some(Transmit {
-                    link: Some((PeerId(u16::try_from(at).unwrap_or(u16::MAX)), transmit.link)),
+                    link: Some((id, transmit.link)),
                     origin: transmit.to,
                     bytes: transmit.bytes,
                     segment: transmit.segment,
@@ -338,15 +412,13 @@ impl Endpoint for Server {
     }
 
     fn poll_frame(&mut self, now: Instant, out: &mut [u8]) -> Option<usize> {
-        let count = self.peers.len();
+        let count = self.running.len();
         for turn in 0..count {
-            let at = (self.next_frame_peer + turn) % count;
-            let Some(session) = &mut self.peers[at].session else {
-                continue;
-            };
-            while let Some(bytes) = session.poll_frame(now, out) {
-                if self.routes.owner_of_source(&out[..bytes]) == Some(at) {
-                    self.next_frame_peer = at + 1;
+            let at = (self.next_frame + turn) % count;
+            let id = self.running[at];
+            while let Some(bytes) = self.session_mut(id)?.poll_frame(now, out) {
+                if self.routes.owner_of_source(&out[..bytes]) == Some(id.peer.index()) {
+                    self.next_frame = at + 1;
                     return Some(bytes);
                 }
                 self.drops.count(DropReason::InnerSource);
@@ -359,46 +431,45 @@ impl Endpoint for Server {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        for (at, id) in (0..self.peers.len()).zip((0..).map(PeerId)) {
-            while let Some(event) = self.peers[at]
-                .session
-                .as_mut()
-                .and_then(Session::poll_event)
-            {
-                match event {
-                    session::Event::PathChanged { link, origin } => {
-                        return Some(Event::PathChanged {
-                            peer: id,
-                            link,
-                            origin,
-                        });
-                    }
-                    session::Event::LinkState { link, state } => {
-                        return Some(Event::LinkState {
-                            peer: id,
-                            link,
-                            state,
-                        });
-                    }
-                    session::Event::SegmentChanged {
+        let mut at = 0;
+        while let Some(&id) = self.running.get(at) {
+            let Some(event) = self.session_mut(id).and_then(Session::poll_event) else {
+                at += 1;
+                continue;
+            };
+            match event {
+                session::Event::PathChanged { link, origin } => {
+                    return Some(Event::PathChanged {
+                        session: id,
+                        link,
+                        origin,
+                    });
+                }
+                session::Event::LinkState { link, state } => {
+                    return Some(Event::LinkState {
+                        session: id,
+                        link,
+                        state,
+                    });
+                }
+                session::Event::SegmentChanged {
+                    link,
+                    bytes,
+                    shrunk,
+                } => {
+                    return Some(Event::SegmentChanged {
+                        session: id,
                         link,
                         bytes,
                         shrunk,
-                    } => {
-                        return Some(Event::SegmentChanged {
-                            peer: id,
-                            link,
-                            bytes,
-                            shrunk,
-                        });
-                    }
-                    session::Event::EpochDropped(epoch) => {
-                        self.forget_indexes(|entry| entry.peer == id && entry.epoch == epoch);
-                    }
-                    session::Event::Closed => {
-                        self.lose(id);
-                        return self.events.pop_front();
-                    }
+                    });
+                }
+                session::Event::EpochDropped(epoch) => {
+                    self.forget_indexes(|entry| entry.session == id && entry.epoch == epoch);
+                }
+                session::Event::Closed => {
+                    self.lose(id);
+                    return self.events.pop_front();
                 }
             }
         }
@@ -409,11 +480,11 @@ impl Endpoint for Server {
         if !self.answers.is_empty() {
             return now;
         }
-        self.peers
-            .iter()
-            .map(|peer| {
-                let waiting = peer.waiting.as_ref().map_or(Instant::FAR, |w| w.until);
-                let session = peer.session.as_ref();
+        let parts = self.peers.iter().flat_map(|peer| peer.parts.values());
+        parts
+            .map(|part| {
+                let waiting = part.waiting.as_ref().map_or(Instant::FAR, |w| w.until);
+                let session = part.session.as_ref();
                 session.map_or(waiting, |s| s.poll_timeout(now).0.min(waiting))
             })
             .min()
@@ -421,18 +492,23 @@ impl Endpoint for Server {
     }
 
     fn stats(&mut self, now: Instant) -> EndpointStats {
-        let peers = self
-            .peers
-            .iter_mut()
-            .map(|peer| PeerStats {
-                name: peer.config.name.clone(),
-                public_key: peer.config.public_key.to_string(),
-                cipher: peer.cipher.map(Cipher::name),
-                epoch: peer.epoch,
-                session: peer.session.as_mut().map(|session| session.stats(now)),
-                dialing: false,
-            })
-            .collect();
+        let mut peers = Vec::new();
+        for (peer, id) in self.peers.iter_mut().zip((0..).map(PeerId)) {
+            for (number, part) in &mut peer.parts {
+                peers.push(PeerStats {
+                    id: SessionId {
+                        peer: id,
+                        number: *number,
+                    },
+                    name: peer.config.name.clone(),
+                    public_key: peer.config.public_key.to_string(),
+                    cipher: part.cipher.map(Cipher::name),
+                    epoch: part.epoch,
+                    session: part.session.as_mut().map(|session| session.stats(now)),
+                    dialing: false,
+                });
+            }
+        }
         EndpointStats {
             peers,
             drops: self.drops.clone(),
@@ -442,8 +518,8 @@ impl Endpoint for Server {
 
     fn close(&mut self, now: Instant) {
         let _ = now;
-        for peer in &mut self.peers {
-            if let Some(session) = &mut peer.session {
+        for at in 0..self.running.len() {
+            if let Some(session) = self.session_mut(self.running[at]) {
                 session.close();
             }
         }

@@ -30,6 +30,8 @@ use reed_solomon_simd::engine::{
 use reed_solomon_simd::rate::{HighRateDecoder, HighRateEncoder, RateDecoder, RateEncoder};
 
 use super::GROUP_SYMBOLS_MAX;
+use super::direct::{Direct, SUMS_MAX};
+use super::way::{Way, are_sound, lost_of, way_to_encode, way_to_recover};
 
 /// Encoder and decoder with their working memory.
 pub struct Codec {
@@ -37,6 +39,18 @@ pub struct Codec {
     decoder: HighRateDecoder<DirectLocator>,
     /// One shard: where a short symbol gets its padding.
     padded: Vec<u8>,
+    direct: Direct,
+    /// What was loaded last, as far as rows can be computed from it.
+    loaded: Option<Loaded>,
+}
+
+/// Sources that the encoder has.
+#[derive(Clone, Debug)]
+struct Loaded {
+    way: Way,
+    symbol_bytes: usize,
+    /// Rows that can be emitted.
+    rows: Range<usize>,
 }
 
 /// A shape or a set of symbols that the code cannot work with.
@@ -69,6 +83,8 @@ impl Codec {
             decoder: HighRateDecoder::new(k, r, bytes, DirectLocator::new(), None)
                 .expect("the first shape is valid"),
             padded: Vec::new(),
+            direct: Direct::new(),
+            loaded: None,
         }
     }
 
@@ -100,66 +116,110 @@ impl Codec {
     ) -> Result<(), CodecError> {
         check_shape(source_count, repair_count, symbol_bytes)?;
         self.padded.resize(self.padded.len().max(symbol_bytes), 0);
+        self.direct.reserve(symbol_bytes);
         self.encoder
             .reset(source_count, repair_count, symbol_bytes)
             .map_err(shape)
     }
 
-    /// Computes all repair symbols of a group: [`Codec::encode_rows`] of a code that has no others.
+    /// Computes all repair symbols of a group that can have no others, and gives them to `emit` with their index.
     ///
     /// # Errors
     /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
     pub fn encode<'a>(
         &mut self,
-        sources: impl ExactSizeIterator<Item = &'a [u8]>,
+        sources: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         repair_count: usize,
         symbol_bytes: usize,
         emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
-        self.encode_rows(sources, repair_count, 0..repair_count, symbol_bytes, emit)
+        self.load(sources, repair_count, 0..repair_count, symbol_bytes)?;
+        self.emit_rows(emit)
     }
 
-    /// Computes some of a group's repair symbols, each of `symbol_bytes`, and gives them to `emit` with their
-    /// index. `code_rows` is how many the group may ever have: what a row holds depends on it and not on which rows
-    /// are computed when, so that more of them can follow. Sources come in order, each protected
-    /// (`[length][body]`) and at most `symbol_bytes` long. The repair of a single source is its copy.
+    /// Takes the sources of a group, of which these rows are wanted. `code_rows` is how many the group may ever have: what
+    /// a row holds depends on it and not on which rows are computed when, so that more of them can follow. Sources come in
+    /// order, each protected (`[length][body]`) and at most `symbol_bytes` long.
     ///
     /// # Errors
-    /// [`CodecError::Shape`] or [`CodecError::Symbol`]; nothing was emitted then.
-    pub fn encode_rows<'a>(
+    /// [`CodecError::Shape`] or [`CodecError::Symbol`]; there are no rows then.
+    pub fn load<'a>(
         &mut self,
-        sources: impl ExactSizeIterator<Item = &'a [u8]>,
+        sources: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
         code_rows: usize,
         rows: Range<usize>,
         symbol_bytes: usize,
-        mut emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
-        let source_count = sources.len();
-        check_shape(source_count, code_rows, symbol_bytes)?;
+        self.loaded = None;
+        check_shape(sources.len(), code_rows, symbol_bytes)?;
         if rows.end > code_rows {
             return Err(CodecError::Shape);
         }
-        // The library's rows depend on their number only by the power of two that it is rounded up to.
-        let computed = rows.end.max(code_rows.next_power_of_two() / 2 + 1);
-        if source_count > 1 {
-            self.encoder
-                .reset(source_count, computed, symbol_bytes)
-                .map_err(shape)?;
+        let way = way_to_encode(sources.len(), code_rows, rows.len());
+        if sources.clone().any(|source| source.len() > symbol_bytes) {
+            return Err(CodecError::Symbol);
         }
+        match way {
+            Way::Copy => {
+                for source in sources {
+                    copy_padded(&mut self.padded, source, symbol_bytes)?;
+                }
+            }
+            Way::Direct => self
+                .direct
+                .encode(sources, code_rows, rows.clone(), symbol_bytes),
+            Way::Transform => self.add_sources(sources, code_rows, rows.end, symbol_bytes)?,
+        }
+        self.loaded = Some(Loaded {
+            way,
+            symbol_bytes,
+            rows,
+        });
+        Ok(())
+    }
+
+    fn add_sources<'a>(
+        &mut self,
+        sources: impl ExactSizeIterator<Item = &'a [u8]>,
+        code_rows: usize,
+        row_end: usize,
+        symbol_bytes: usize,
+    ) -> Result<(), CodecError> {
+        // The library's rows depend on their number only by the power of two that it is rounded up to.
+        let computed = row_end.max(code_rows.next_power_of_two() / 2 + 1);
+        self.encoder
+            .reset(sources.len(), computed, symbol_bytes)
+            .map_err(shape)?;
         for source in sources {
             let source = pad(&mut self.padded, source, symbol_bytes)?;
-            if source_count == 1 {
-                rows.for_each(|index| emit(index, source));
-                return Ok(());
-            }
             self.encoder
                 .add_original_shard(source)
                 .map_err(|_| CodecError::Symbol)?;
         }
-        let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
-        let wanted = repairs.recovery_iter().enumerate();
-        for (index, repair) in wanted.take(rows.end).skip(rows.start) {
-            emit(index, repair);
+        Ok(())
+    }
+
+    /// Gives the repair symbols of the group that was loaded, each as long as the group's symbols, to `emit` with their
+    /// index, once. The repair of a single source is its copy.
+    ///
+    /// # Errors
+    /// [`CodecError::TooFew`] when nothing is loaded; nothing was emitted then.
+    pub fn emit_rows(&mut self, mut emit: impl FnMut(usize, &[u8])) -> Result<(), CodecError> {
+        let Loaded {
+            way,
+            symbol_bytes,
+            mut rows,
+        } = self.loaded.take().ok_or(CodecError::TooFew)?;
+        match way {
+            Way::Copy => rows.for_each(|index| emit(index, &self.padded[..symbol_bytes])),
+            Way::Direct => self.direct.rows(rows, symbol_bytes, emit),
+            Way::Transform => {
+                let repairs = self.encoder.encode().map_err(|_| CodecError::TooFew)?;
+                let wanted = repairs.recovery_iter().enumerate().skip(rows.start);
+                wanted
+                    .zip(&mut rows)
+                    .for_each(|((index, repair), _)| emit(index, repair));
+            }
         }
         Ok(())
     }
@@ -174,13 +234,26 @@ impl Codec {
         source_count: usize,
         repair_count: usize,
         symbol_bytes: usize,
-        sources: impl Iterator<Item = (usize, &'a [u8])>,
-        repairs: impl Iterator<Item = (usize, &'a [u8])>,
+        sources: impl Iterator<Item = (usize, &'a [u8])> + Clone,
+        repairs: impl Iterator<Item = (usize, &'a [u8])> + Clone,
         mut emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
         check_shape(source_count, repair_count, symbol_bytes)?;
         if source_count == 1 {
             return self.recover_copy(symbol_bytes, sources, repairs, emit);
+        }
+        let mut room = [0; SUMS_MAX];
+        let lost = lost_of(source_count, sources.clone(), &mut room);
+        let enough = |lost: &[usize]| repairs.clone().take(lost.len()).count() == lost.len();
+        if let Some(lost) = lost
+            && way_to_recover(source_count, repair_count, lost.len()) == Way::Direct
+            && enough(lost)
+            && are_sound(repairs.clone(), repair_count, symbol_bytes)
+            && are_sound(sources.clone(), source_count, symbol_bytes)
+        {
+            let shape = (source_count, repair_count, symbol_bytes);
+            self.direct.recover(shape, sources, repairs, lost, emit);
+            return Ok(());
         }
         self.decoder
             .reset(source_count, repair_count, symbol_bytes)
@@ -260,6 +333,15 @@ fn pad<'s>(
     if symbol.len() == symbol_bytes {
         return Ok(symbol);
     }
+    copy_padded(room, symbol, symbol_bytes)
+}
+
+/// The symbol's copy in `room` with zeros behind.
+fn copy_padded<'s>(
+    room: &'s mut Vec<u8>,
+    symbol: &[u8],
+    symbol_bytes: usize,
+) -> Result<&'s [u8], CodecError> {
     if symbol.len() > symbol_bytes {
         return Err(CodecError::Symbol);
     }

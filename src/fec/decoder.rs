@@ -39,12 +39,14 @@ pub struct Decoder {
     codec: Codec,
     held: HeldSymbols,
     body_bytes_max: usize,
-    /// Ring by the low bits of the id.
+    /// Ring by the low bits of the id, as far as any id has come: an idle tunnel keeps little of it in memory.
     groups: Vec<Group>,
     /// Highest id seen, not wrapped.
     newest: u64,
     /// No group before this id holds a symbol.
     oldest_held: u64,
+    /// No group from `oldest_held` to before this one is open: expiry does not look at them each time.
+    first_open: u64,
     recovered: Recoveries,
     /// The group of what waits in `recovered`.
     recovered_of: GroupId,
@@ -90,9 +92,14 @@ impl Decoder {
             codec,
             held: HeldSymbols::new(symbol_bytes, symbols_max),
             body_bytes_max,
-            groups: (0..GROUP_WINDOW).map(|_| Group::UNSEEN).collect(),
+            groups: {
+                let mut groups = Vec::with_capacity(GROUP_WINDOW);
+                groups.push(Group::UNSEEN);
+                groups
+            },
             newest: 0,
             oldest_held: 0,
+            first_open: 0,
             recovered: Recoveries::new(symbol_bytes),
             recovered_of: GroupId(0),
             counters: DecoderCounters::default(),
@@ -217,23 +224,35 @@ impl Decoder {
 
     /// Gives up the open groups that began before `before`, so that a quiet tunnel does not keep them.
     pub fn expire(&mut self, before: Instant) {
-        for id in self.oldest_held..=self.newest {
-            let state = &self.groups[ring_index(id)];
-            let passed = match state.phase {
-                Phase::Open if state.opened_at >= before => return,
-                Phase::Open => {
-                    self.give_up(id);
-                    true
-                }
-                // Its symbols may still be on their way: the cursor passes it only together with a later
-                // group that is too old.
-                Phase::Unseen => false,
-                Phase::Complete | Phase::GivenUp | Phase::Inconsistent => id == self.oldest_held,
-            };
-            if passed {
-                self.oldest_held = id + 1;
+        loop {
+            while self.oldest_held <= self.newest && self.is_over(self.oldest_held) {
+                self.oldest_held += 1;
             }
+            // What is unseen may still be on its way: the cursor passes it only together with a later group that is
+            // too old.
+            self.first_open = self.first_open.max(self.oldest_held);
+            while self.first_open <= self.newest && !self.is_open(self.first_open) {
+                self.first_open += 1;
+            }
+            let id = self.first_open;
+            if id > self.newest || self.groups[ring_index(id)].opened_at >= before {
+                return;
+            }
+            self.give_up(id);
+            self.oldest_held = id + 1;
         }
+    }
+
+    fn is_open(&self, id: u64) -> bool {
+        self.groups[ring_index(id)].phase == Phase::Open
+    }
+
+    /// Whether a group that something came of holds nothing any more.
+    fn is_over(&self, id: u64) -> bool {
+        !matches!(
+            self.groups[ring_index(id)].phase,
+            Phase::Open | Phase::Unseen
+        )
     }
 
     /// What was done so far.
@@ -272,6 +291,7 @@ impl Decoder {
         let state = &mut self.groups[ring_index(id)];
         if state.phase == Phase::Unseen {
             state.phase = Phase::Open;
+            self.first_open = self.first_open.min(id);
             state.opened_at = now;
             self.counters.groups += 1;
         }
@@ -280,7 +300,13 @@ impl Decoder {
 
     /// Clears the place of `id` in the ring from the group that was there before.
     fn forget(&mut self, id: u64) {
-        let state = &mut self.groups[ring_index(id)];
+        let index = ring_index(id);
+        if index >= self.groups.len() {
+            // Places behind a jump stay unseen. The memory is reserved.
+            self.groups.resize_with(index + 1, || Group::UNSEEN);
+            return;
+        }
+        let state = &mut self.groups[index];
         if state.phase == Phase::Open {
             self.counters.unrecoverable_symbols += state.missing();
         }

@@ -26,7 +26,7 @@ impl List {
 #[derive(Debug)]
 pub(super) struct HeldSymbols {
     pool: Pool,
-    /// Parallel to the pool's slots.
+    /// Parallel to the pool's slots, as far as any was ever used.
     nodes: Vec<Node>,
 }
 
@@ -49,15 +49,9 @@ impl HeldSymbols {
             symbol_bytes <= usize::from(u16::MAX),
             "symbol lengths travel in 16 bits"
         );
-        let free = || Node {
-            slot: None,
-            next: END,
-            name: 0,
-            len: 0,
-        };
         Self {
             pool: Pool::new(symbol_bytes, count),
-            nodes: (0..count).map(|_| free()).collect(),
+            nodes: Vec::with_capacity(count as usize),
         }
     }
 
@@ -88,15 +82,21 @@ impl HeldSymbols {
         let bytes = self.pool.bytes_mut(&slot);
         bytes[..head.len()].copy_from_slice(head);
         bytes[head.len()..head.len() + body.len()].copy_from_slice(body);
-        let node = &mut self.nodes[slot.index()];
+        let place = slot.index();
         let index = u32::try_from(slot.index()).expect("the pool's count is a u32");
         let len = u16::try_from(head.len() + body.len()).expect("at most symbol_bytes, checked");
-        *node = Node {
+        let node = Node {
             slot: Some(slot),
             next: list.head,
             name,
             len,
         };
+        // A pool gives out its slots one after another before it gives any out again.
+        if place == self.nodes.len() {
+            self.nodes.push(node);
+        } else {
+            self.nodes[place] = node;
+        }
         *list = List {
             head: index,
             len: list.len + 1,
@@ -105,7 +105,7 @@ impl HeldSymbols {
     }
 
     /// The symbols of a list with their names, last one first.
-    pub(super) fn iter(&self, list: &List) -> impl Iterator<Item = (u16, &[u8])> + '_ {
+    pub(super) fn iter(&self, list: &List) -> impl Iterator<Item = (u16, &[u8])> + Clone + '_ {
         let mut at = list.head;
         std::iter::from_fn(move || {
             let node = self.nodes.get(at as usize)?;

@@ -7,10 +7,12 @@
 
 pub mod codec;
 pub mod decoder;
+mod direct;
 pub mod encoder;
 mod group;
 mod held;
 pub mod protection;
+mod way;
 
 /// Most symbols of a group, source and repair together: indexes travel in a byte.
 pub const GROUP_SYMBOLS_MAX: usize = 255;

@@ -243,6 +243,11 @@ impl<T> FlowQueue<T> {
         }
     }
 
+    /// Flows of which something waits. Looks at all queues.
+    pub fn waiting_flows(&self) -> usize {
+        self.backlogs.iter().filter(|backlog| **backlog > 0).count()
+    }
+
     /// Hands everything out, in no particular order, and forgets all state of the flows.
     pub fn drain(&mut self, mut on_item: impl FnMut(T)) {
         for index in 0..self.config.flows {

@@ -33,8 +33,8 @@ use crate::sys::{Clock, NetdevError};
 pub use emulator::Emulator;
 pub use enter::{EnterError, Entry};
 pub use netns::Netns;
-pub use process::{Launch, Process};
-pub use topology::{Programs, Topology, Wan};
+pub use process::{Launch, Memory, Process};
+pub use topology::{Nic, Programs, Topology, Wan};
 pub use tunnel::{Tunnel, TunnelSpec};
 
 /// Why the lab could not be built or used.

@@ -44,6 +44,34 @@ impl Launch {
     }
 }
 
+/// Memory of a program that the kernel holds in RAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, in bytes.
+    pub resident: u64,
+    /// Part of it that is the program's own, and not pages of files.
+    pub anonymous: u64,
+    /// Most that was ever resident.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// From the text of `/proc/PID/status` (proc_pid_status(5)).
+    fn parse(status: &str) -> Self {
+        let bytes = |key: &str| {
+            let mut lines = status.lines();
+            let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+            let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some(kilobytes << 10)
+        };
+        Self {
+            resident: bytes("VmRSS").unwrap_or(0),
+            anonymous: bytes("RssAnon").unwrap_or(0),
+            peak: bytes("VmHWM").unwrap_or(0),
+        }
+    }
+}
+
 /// A running (or ended) program.
 #[derive(Debug)]
 pub struct Process {
@@ -155,6 +183,27 @@ impl Process {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Time for which its threads that still run have run, exact where the kernel keeps such statistics
+    /// (CONFIG_SCHED_INFO), else [`Process::cpu_time`]. For an idle program, whose time is a few of that one's steps.
+    pub fn run_time(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id()));
+        let run = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        let all: u64 = tasks.map_or(0, |tasks| tasks.flatten().filter_map(run).sum());
+        if all == 0 {
+            return self.cpu_time();
+        }
+        Duration::from_nanos(all)
+    }
+
+    /// Memory that it has; zero when it has ended.
+    pub fn memory(&self) -> Memory {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()));
+        Memory::parse(&status.unwrap_or_default())
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -172,5 +221,21 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_kernels_words() {
+        let text =
+            "Name:\tserver\nVmHWM:\t   34000 kB\nVmRSS:\t   33692 kB\nRssAnon:\t   20480 kB\n";
+        let memory = Memory::parse(text);
+        assert_eq!(memory.resident, 33_692 << 10);
+        assert_eq!(memory.anonymous, 20 << 20);
+        assert_eq!(memory.peak, 34_000 << 10);
+        assert_eq!(Memory::parse("Name:\tgone"), Memory::default());
     }
 }

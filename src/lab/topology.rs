@@ -4,12 +4,16 @@
 //! client's packet leave by the right one, as at home. Neighbours are known from the start, so that ARP and its
 //! losses play no part.
 
+mod direct;
+
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use direct::Nic;
 
 use super::{Emulator, LabError, Launch, Netns, Process, netns, wait_until};
 use crate::sys::Netdev;
@@ -83,8 +87,8 @@ pub struct Topology {
     server: Netns,
     outside: Netns,
     directory: PathBuf,
-    /// Dropped (and so ended) before the namespaces.
-    emulator: Emulator,
+    /// Dropped (and so ended) before the namespaces; none between cables without emulation.
+    emulator: Option<Emulator>,
 }
 
 /// The server's only public IPv4 address.
@@ -130,8 +134,9 @@ impl Topology {
             wait_running(namespace)?;
         }
         for (index, wan) in wans.iter().enumerate() {
-            clients[wan.client].run(|| configure_end(index + 1, Side::Client))??;
-            server.run(|| configure_end(index + 1, Side::Server))??;
+            let device = format!("eth{}", index + 1);
+            clients[wan.client].run(|| configure_end(index + 1, &device, Side::Client))??;
+            server.run(|| configure_end(index + 1, &device, Side::Server))??;
         }
         let args = emulator_args(&wans);
         let emulator = Process::start("wanem", &programs.wanem, &args, &outside, &directory, true)?;
@@ -142,7 +147,7 @@ impl Topology {
             server,
             outside,
             directory,
-            emulator,
+            emulator: Some(emulator),
         })
     }
 
@@ -172,8 +177,12 @@ impl Topology {
     }
 
     /// The emulator.
+    ///
+    /// # Panics
+    /// In a lab of [`Topology::direct`], which has none.
     pub fn emulator(&mut self) -> &mut Emulator {
-        &mut self.emulator
+        let emulator = self.emulator.as_mut();
+        emulator.expect("only a lab with emulated WANs is asked for its emulator")
     }
 
     /// Where logs and configurations are.
@@ -226,7 +235,9 @@ impl Drop for Topology {
     fn drop(&mut self) {
         // The kernel clears a namespace away some time after its end; a lab built right after this one must not meet
         // its interfaces.
-        if let Ok(mut netdev) = Netdev::open() {
+        if self.emulator.is_some()
+            && let Ok(mut netdev) = Netdev::open()
+        {
             for device in self.devices() {
                 let _ = netdev.remove_interface(&device);
             }
@@ -314,18 +325,17 @@ fn connect_wan(
 }
 
 /// One end's addresses on one WAN, and what it knows about the other end.
-fn configure_end(number: usize, side: Side) -> Result<(), LabError> {
+fn configure_end(number: usize, device: &str, side: Side) -> Result<(), LabError> {
     let mut netdev = Netdev::open()?;
-    let device = format!("eth{number}");
     for address in addresses(number, side) {
         let bits = if address.is_ipv4() { 24 } else { 64 };
-        netdev.add_address(&device, Prefix { address, bits }, None)?;
+        netdev.add_address(device, Prefix { address, bits }, None)?;
     }
     if side == Side::Client {
         return client_routes(&mut netdev, number);
     }
     for address in addresses(number, Side::Client) {
-        netdev.add_neighbour(&device, address, mac(number, Side::Client))?;
+        netdev.add_neighbour(device, address, mac(number, Side::Client))?;
     }
     Ok(())
 }

@@ -24,8 +24,12 @@ pub struct TunnelSpec {
     pub tun_mtu: u16,
     /// Whether the links use IPv6.
     pub outer_v6: bool,
+    /// Workers of each client and of the server; `None` = as many as they choose.
+    pub threads: Option<[u8; 2]>,
     /// Further lines of both configurations' `[performance]`.
     pub performance: String,
+    /// Further lines of both configurations' `[security]`.
+    pub security: String,
     /// Level of the logs.
     pub log_level: &'static str,
     /// The clients know another key than the server's.
@@ -38,7 +42,9 @@ impl Default for TunnelSpec {
             links_per_wan: 1,
             tun_mtu: 1400,
             outer_v6: false,
+            threads: None,
             performance: String::new(),
+            security: String::new(),
             log_level: "info",
             wrong_key: false,
         }
@@ -212,6 +218,11 @@ impl Tunnel {
     pub fn cpu_time(&self) -> Duration {
         let running = self.clients.iter().chain([&self.server]).flatten();
         running.map(Process::cpu_time).sum()
+    }
+
+    /// Client 0 and the server, while they are not stopped.
+    pub fn processes(&self) -> Option<(&Process, &Process)> {
+        Some((self.clients.first()?.as_ref()?, self.server.as_ref()?))
     }
 
     /// Pings the server's inner address from client `index`.

@@ -10,8 +10,7 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
+use super::counts::{Bucket, Counts};
 use crate::base::Instant;
 
 /// Slots of the ring and the length of each: the merged window is two seconds.
@@ -23,8 +22,9 @@ const SLOW: Duration = Duration::from_secs(30);
 const SAMPLES_MIN: u64 = 50;
 /// Percentiles are at most this old when asked for.
 const REFRESH: Duration = Duration::from_millis(100);
-/// Range and precision: 1 us to 10 s in 2 significant digits are 2304 counters.
-const MICROS_MAX: u64 = 10_000_000;
+/// Samples of a slot that are kept one by one, so that an idle link's slots cost what they hold and not a walk over
+/// all buckets. 64 in 200 ms are 320 a second.
+const FEW: usize = 64;
 
 /// A snapshot of a [`History`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,12 +47,68 @@ pub struct Percentiles {
     pub max: Duration,
 }
 
+/// What was recorded in one span of [`SLOT`].
+#[derive(Clone, Debug)]
+struct Slot {
+    few: [Bucket; FEW],
+    count: usize,
+    /// The rest, and the few when there is a rest.
+    many: Counts,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            few: [Bucket::of(0); FEW],
+            count: 0,
+            many: Counts::default(),
+        }
+    }
+
+    fn record(&mut self, bucket: Bucket) {
+        if self.count < FEW {
+            self.few[self.count] = bucket;
+        } else {
+            if self.count == FEW {
+                self.few.iter().for_each(|&few| self.many.add(few));
+            }
+            self.many.add(bucket);
+        }
+        self.count += 1;
+    }
+
+    fn add_to(&self, counts: &mut Counts) {
+        if self.count > FEW {
+            counts.add_all(&self.many);
+        } else {
+            self.few[..self.count]
+                .iter()
+                .for_each(|&few| counts.add(few));
+        }
+    }
+
+    fn take_from(&self, counts: &mut Counts) {
+        if self.count > FEW {
+            counts.take_all(&self.many);
+        } else {
+            self.few[..self.count]
+                .iter()
+                .for_each(|&few| counts.take(few));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.many.clear();
+        self.count = 0;
+    }
+}
+
 /// Rotating histograms of one quantity.
 #[derive(Clone, Debug)]
 pub struct History {
-    ring: [Histogram<u32>; SLOTS],
-    merged: Histogram<u32>,
-    slow: [Histogram<u32>; 2],
+    ring: [Slot; SLOTS],
+    merged: Counts,
+    slow: [Counts; 2],
     open: usize,
     opened: Instant,
     slow_reset: Instant,
@@ -65,9 +121,9 @@ impl History {
     /// An empty history. This is the only place that allocates.
     pub fn new(now: Instant) -> Self {
         Self {
-            ring: std::array::from_fn(|_| empty()),
-            merged: empty(),
-            slow: [empty(), empty()],
+            ring: std::array::from_fn(|_| Slot::new()),
+            merged: Counts::default(),
+            slow: [Counts::default(), Counts::default()],
             open: 0,
             opened: now,
             slow_reset: now,
@@ -81,8 +137,9 @@ impl History {
     pub fn record(&mut self, value: Duration, now: Instant) {
         self.rotate(now);
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.ring[self.open].saturating_record(micros);
-        self.merged.saturating_record(micros);
+        let bucket = Bucket::of(micros);
+        self.ring[self.open].record(bucket);
+        self.merged.add(bucket);
     }
 
     /// The percentiles of the last two seconds (of up to a minute under 50 samples), at most 100 ms old.
@@ -108,17 +165,6 @@ impl History {
         &self.snapshot
     }
 
-    /// The histogram of the last two seconds, for export. Values are microseconds.
-    pub const fn recent(&self) -> &Histogram<u32> {
-        &self.merged
-    }
-
-    /// The histogram of the last 30 to 60 seconds, for export; the last 200 ms are not in it yet.
-    pub fn slow(&self) -> &Histogram<u32> {
-        let [a, b] = &self.slow;
-        if a.len() > b.len() { a } else { b }
-    }
-
     fn rotate(&mut self, now: Instant) {
         let mut steps = 0;
         while now.since(self.opened) >= SLOT {
@@ -131,7 +177,7 @@ impl History {
             }
         }
         if now.since(self.slow_reset) >= SLOW {
-            self.slow[self.slow_next].reset();
+            self.slow[self.slow_next].clear();
             self.slow_next ^= 1;
             self.slow_reset = now;
         }
@@ -139,44 +185,35 @@ impl History {
 
     /// Adds the open slot to the slow parts and opens the oldest one, whose samples leave the window.
     fn close_slot(&mut self) {
-        if !self.ring[self.open].is_empty() {
-            for slow in &mut self.slow {
-                // Cannot fail: all have the same bounds.
-                let _ = slow.add(&self.ring[self.open]);
-            }
+        for slow in &mut self.slow {
+            self.ring[self.open].add_to(slow);
         }
         self.open = (self.open + 1) % SLOTS;
         let oldest = &mut self.ring[self.open];
-        if !oldest.is_empty() {
-            // Cannot fail: the sum holds every sample of each slot.
-            let _ = self.merged.subtract(&*oldest);
-            oldest.reset();
+        oldest.take_from(&mut self.merged);
+        oldest.clear();
+        if self.merged.is_empty() {
+            // Forgets how far its values reached.
+            self.merged.clear();
         }
     }
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "the bounds are constants and valid; a test constructs one"
-)]
-fn empty() -> Histogram<u32> {
-    Histogram::new_with_bounds(1, MICROS_MAX, 2).expect("constant bounds are valid")
-}
-
-fn percentiles(histogram: &Histogram<u32>) -> Percentiles {
-    if histogram.is_empty() {
+fn percentiles(counts: &Counts) -> Percentiles {
+    if counts.is_empty() {
         return Percentiles::default();
     }
-    let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
+    let values = counts.at([0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0]);
+    let [min, p50, p90, p95, p99, p999, max] = values.map(Duration::from_micros);
     Percentiles {
-        count: histogram.len(),
-        min: Duration::from_micros(histogram.min()),
-        p50: at(0.5),
-        p90: at(0.9),
-        p95: at(0.95),
-        p99: at(0.99),
-        p999: at(0.999),
-        max: Duration::from_micros(histogram.max()),
+        count: counts.len(),
+        min,
+        p50,
+        p90,
+        p95,
+        p99,
+        p999,
+        max,
     }
 }
 
@@ -187,6 +224,12 @@ mod tests {
     fn near(value: Duration, ms: u64) -> bool {
         let want = Duration::from_millis(ms);
         value.abs_diff(want) <= want / 50
+    }
+
+    /// The greatest value of the fuller slow part.
+    fn slow_max(history: &History) -> Duration {
+        let [a, b] = &history.slow;
+        percentiles(if a.len() > b.len() { a } else { b }).max
     }
 
     #[test]
@@ -214,10 +257,10 @@ mod tests {
         }
         let got = *history.refresh(Instant::from_millis(4_000));
         assert!(near(got.max, 10), "{got:?}");
-        assert!(near(Duration::from_micros(history.slow().max()), 100));
+        assert!(near(slow_max(&history), 100));
         // A long pause empties the window, and the slow part answers.
         let got = *history.refresh(Instant::from_millis(20_000));
-        assert_eq!(history.recent().len(), 0);
+        assert!(history.merged.is_empty());
         assert!(near(got.max, 100), "{got:?}");
     }
 
@@ -228,7 +271,7 @@ mod tests {
         for n in 0..6_200_u64 {
             history.record(Duration::from_millis(10), Instant::from_millis(n * 10));
         }
-        assert!(near(Duration::from_micros(history.slow().max()), 10));
+        assert!(near(slow_max(&history), 10));
     }
 
     #[test]

@@ -15,6 +15,9 @@
 //! to the WAN, delay and loss to the link.
 #![forbid(unsafe_code)]
 
+pub mod budget;
+pub mod counts;
+pub mod gso;
 pub mod history;
 pub mod loss;
 pub mod minimum;

@@ -53,6 +53,13 @@ struct Sample {
     used: bool,
 }
 
+impl Sample {
+    /// Whether it belongs to the window before the newest one.
+    fn is_lately(&self, newest: Instant) -> bool {
+        self.used && newest.since(self.at) <= QUEUE_WINDOW
+    }
+}
+
 impl Owd {
     /// Makes a raw value continuous with those before it.
     #[allow(clippy::cast_possible_truncation)] // the low 32 bits of the last value are what wraps
@@ -87,8 +94,18 @@ impl Owd {
         Duration::from_micros(u64::try_from(value - self.base_us()).unwrap_or(0))
     }
 
-    /// Least and median queue of the last 50 ms before the latest sample. The least ignores jitter and single
-    /// late bunches.
+    /// Least queue of the last 50 ms before the latest sample, which ignores jitter and single late bunches.
+    pub fn queue_min(&self) -> Duration {
+        let newest = self.ring[(self.next + QUEUE_SAMPLES - 1) % QUEUE_SAMPLES];
+        if !newest.used {
+            return Duration::ZERO;
+        }
+        let lately = self.ring.iter().filter(|s| s.is_lately(newest.at));
+        let least = lately.fold(newest.least, |least, s| least.min(s.least));
+        self.above_base(least)
+    }
+
+    /// Least and median queue of the last 50 ms before the latest sample.
     pub fn queue(&self) -> (Duration, Duration) {
         let newest = self.ring[(self.next + QUEUE_SAMPLES - 1) % QUEUE_SAMPLES];
         if !newest.used {
@@ -98,7 +115,7 @@ impl Owd {
         let mut count = 0;
         let mut least = newest.least;
         for sample in &self.ring {
-            if sample.used && newest.at.since(sample.at) <= QUEUE_WINDOW {
+            if sample.is_lately(newest.at) {
                 least = least.min(sample.least);
                 lasts[count] = sample.last;
                 count += 1;

@@ -127,7 +127,12 @@ impl Receiver {
 
     /// Whether a report should leave now.
     pub fn report_due(&self, now: Instant) -> bool {
-        self.unreported > 0 && (now >= self.due_at || self.unreported >= self.config.report_packets)
+        self.unreported > 0 && (now >= self.due_at || self.is_full())
+    }
+
+    /// Whether so much came that a report should leave whatever the time.
+    pub const fn is_full(&self) -> bool {
+        self.unreported >= self.config.report_packets
     }
 
     /// When the next report is due if nothing more comes; [`Instant::FAR`] when there is nothing to tell.

@@ -5,6 +5,7 @@
 //!
 //! Invariant: `first <= next`, `next - first <= capacity`, and the entry of number n is at `(n - origin) & mask`.
 
+use super::gso::Carriage;
 use crate::base::Instant;
 
 /// What is known about a sent datagram.
@@ -36,6 +37,8 @@ pub(super) struct Entry<T> {
     pub(super) probe: bool,
     /// It left while the link was not Up: its fate shows whether the link works, not what it usually loses.
     pub(super) trial: bool,
+    /// How it left.
+    pub(super) carriage: Carriage,
 }
 
 /// Ring of [`Entry`] by packet number.
@@ -145,6 +148,7 @@ mod tests {
                 quiet: false,
                 probe: false,
                 trial: false,
+                carriage: Carriage::Alone,
             };
             log.push(entry);
             model.insert(number, n);

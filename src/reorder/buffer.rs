@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use super::agenda::Agenda;
 use super::hold::HOLD_MIN;
+use super::lane::LaneState;
 use super::released::{Counters, Released};
 use super::ring::{RELEASED, Rings, Slot, distance, signed};
 use super::slab::{Entry, List, NIL, Slab};
@@ -60,14 +61,8 @@ impl<T> Buffer<T> {
             window.is_power_of_two() && window <= 1 << 20,
             "rings are indexed by masking"
         );
-        let lane = LaneState {
-            next: 0,
-            floor: 0,
-            ahead: List::EMPTY,
-            aside: List::EMPTY,
-        };
         Self {
-            lanes: [lane; LANES],
+            lanes: [LaneState::EMPTY; LANES],
             rings: Rings::new(4 * window),
             slab: Slab::new(ITEMS_MAX),
             out: List::EMPTY,
@@ -476,18 +471,6 @@ const ITEMS_MAX: u16 = 8192;
 /// Above this many items the oldest hole is skipped with each insert.
 const ITEMS_HIGH: u32 = ITEMS_MAX as u32 / 8 * 7;
 const _: () = assert!(ITEMS_MAX < RELEASED - 1); // slots hold entry + 1
-
-#[derive(Clone, Copy, Debug)]
-struct LaneState {
-    /// The sequence that is due.
-    next: u32,
-    /// What is below leaves without further waiting. Equal to `next` when nothing is forced.
-    floor: u32,
-    /// Held with a sequence of `next` or later, in order of arrival.
-    ahead: List,
-    /// Held with an earlier sequence because not ready, in order of arrival.
-    aside: List,
-}
 
 const fn state_next(lanes: &[LaneState; LANES], lane: Lane) -> u32 {
     lanes[lane.index()].next

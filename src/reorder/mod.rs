@@ -4,6 +4,7 @@
 mod agenda;
 pub mod buffer;
 pub mod hold;
+mod lane;
 pub mod released;
 mod ring;
 mod slab;

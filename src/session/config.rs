@@ -148,6 +148,8 @@ pub struct SessionConfig {
     pub reorder_max: Option<Duration>,
     /// Equal delays in our sending direction.
     pub equalise: Equalise,
+    /// Which runs of a link leave as one segmented send. Fixed for the life of a session.
+    pub gso: crate::link::gso::Wanted,
     /// Classes of our sending direction; the first rule that matches a packet decides, without one it is striped.
     pub classes: Vec<ClassConfig>,
     /// Greatest segment size that TCP may announce in frames from our TUN; `None` leaves it alone.

@@ -14,7 +14,6 @@
 use std::time::Duration;
 
 use super::Session;
-use super::groups::GroupShape;
 use super::routes::{Route, Scope, Treatment};
 use super::symbols::{GROUPS, SymbolKey, SymbolStore};
 use crate::base::id::{LANES, LINKS_MAX};
@@ -24,6 +23,7 @@ use crate::fec::encoder::OpenGroup;
 use crate::fec::protection::{Mode as FecMode, Protection};
 use crate::fec::{self, GROUP_SYMBOLS_MAX};
 use crate::flow::queue::Verdict;
+use crate::link::history::History;
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
 use crate::stream::ecn::mark_ce;
 use crate::stream::mss;
@@ -80,6 +80,8 @@ pub struct Cutting {
     rest: Fragments,
     lane: Lane,
     seq: u32,
+    /// When the frame came.
+    since: Instant,
 }
 
 /// A frame that left the flow queue.
@@ -88,6 +90,8 @@ pub(super) struct Taken {
     frame: Frame,
     hash: u64,
     sparse: bool,
+    /// When the frame came.
+    since: Instant,
 }
 
 /// State of the sending direction.
@@ -103,24 +107,27 @@ pub struct Egress {
     lane_next: [u32; LANES],
     /// Relative delay that the symbols get which are committed at this moment.
     pub(super) level: Duration,
+    /// When the frame came that is committed at this moment.
+    pub(super) since: Instant,
+    /// How long frames were with us: from the read of the TUN to the datagram's leave.
+    pub(super) residence: History,
     pub(super) store: SymbolStore,
     /// Open groups: [`GROUP_CLASSES`] of each route.
     pub(super) open: Vec<OpenGroup<SymbolKey>>,
     /// Repair symbols planned for the open groups; 0 tells the receiver not to keep bodies.
     pub(super) planned: Vec<usize>,
     pub(super) codec: Codec,
-    pub(super) repairs: Vec<u8>,
+    /// Repair symbols that were just made: empty between two calls.
+    pub(super) repairs: Vec<SymbolKey>,
     /// How much repair a group gets.
     pub(super) protection: Protection,
     /// Sources of the open groups on each WAN.
     pub(super) spread: Vec<[u8; LINKS_MAX]>,
     /// Groups to mend: empty between two calls.
     pub(super) late: Vec<GroupId>,
-    /// The late group whose new repair symbols lie in `repairs`, and room for its sources' keys.
-    pub(super) mended: GroupShape,
+    /// Room for the keys of a late group's sources.
     pub(super) sources: Vec<SymbolKey>,
     pub(super) scheduler: Scheduler,
-    pub(super) body: Vec<u8>,
     /// Symbols sent for the first time, as repair, and again.
     pub(super) counts: SymbolCounts,
 }
@@ -158,18 +165,18 @@ impl Egress {
             treatments: Vec::new(),
             lane_next: [0; LANES],
             level: Duration::ZERO,
+            since: Instant::FAR,
+            residence: History::new(Instant::ZERO),
             store: SymbolStore::new(symbol_bytes, SYMBOLS),
             open: (0..GROUP_CLASSES).map(|_| OpenGroup::new()).collect(),
             planned: vec![0; GROUP_CLASSES],
             codec,
-            repairs: vec![0; REPAIR_MAX * symbol_bytes],
+            repairs: Vec::with_capacity(REPAIR_MAX),
             protection: Protection::new(fec),
             spread: vec![[0; LINKS_MAX]; GROUP_CLASSES],
             late: Vec::with_capacity(GROUPS),
-            mended: GroupShape::default(),
             sources: Vec::with_capacity(GROUP_SYMBOLS_MAX),
             scheduler,
-            body: vec![0; body_bytes_max],
             counts: SymbolCounts::default(),
         }
     }
@@ -188,6 +195,14 @@ impl Egress {
     /// Whether anything waits for room on a link.
     pub(super) fn has_work(&self) -> bool {
         self.routes.iter().any(Route::has_work)
+    }
+
+    /// Flows that wait in the flow queues. Takes a look at each queue: for every few milliseconds.
+    pub(super) fn waiting_flows(&self) -> usize {
+        self.routes
+            .iter()
+            .map(|route| route.queue.waiting_flows())
+            .sum()
     }
 
     /// Bytes waiting in the flow queues.
@@ -291,13 +306,14 @@ impl Session {
         }
         loop {
             let item = self.egress.routes[route].queue.dequeue(now)?;
-            let hash = item.hash;
+            let (hash, since) = (item.hash, now - item.sojourn);
             let sparse = item.rate < SPARSE_RATE && !self.equalises_all(&item.item);
             if item.verdict == Verdict::Pass || self.in_startup() {
                 return Some(Taken {
                     frame: item.item,
                     hash,
                     sparse,
+                    since,
                 });
             }
             if let Some(frame) = self.signal(item.item, item.overdue) {
@@ -305,6 +321,7 @@ impl Session {
                     frame,
                     hash,
                     sparse,
+                    since,
                 });
             }
             self.drops.count(DropReason::Aqm);
@@ -353,6 +370,7 @@ impl Session {
             frame,
             hash,
             sparse,
+            since,
         }) = self.next_frame(route, now)
         else {
             return;
@@ -380,51 +398,60 @@ impl Session {
                 rest,
                 lane,
                 seq,
+                since,
             });
             return;
         }
         let mut writer = BodyWriter::new();
-        let written = writer.push(
-            &mut self.egress.body[..self.size.body_bytes],
-            lane,
-            seq,
-            self.egress.frames.bytes(&frame),
-        );
+        let written = self.write_body(&mut writer, lane, seq, &frame);
         debug_assert_eq!(written, Ok(true), "the length was compared above");
         self.egress.frames.give(frame);
         if !sparse {
             self.bundle(route, &mut writer, now);
         }
         let bytes = writer.take();
+        self.egress.since = since;
         self.commit_equalised(route, lane, bytes, sparse, now);
     }
 
-    /// Fills a body with further frames of its route that wait anyway.
+    /// Fills a body with further frames of its route that wait anyway; those of sparse flows travel by themselves, because
+    /// in a lane they would wait for others.
     fn bundle(&mut self, route: usize, writer: &mut BodyWriter, now: Instant) {
         while !writer.is_full() && !self.egress.routes[route].queue.is_empty() {
             let Some(taken) = self.next_frame(route, now) else {
                 return;
             };
             let Taken {
-                ref frame, hash, ..
+                ref frame,
+                hash,
+                sparse,
+                ..
             } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
                 .is_ok_and(|whole| whole + writer.len() <= self.size.body_bytes);
-            if !fits {
+            if sparse || !fits {
                 self.egress.routes[route].waiting = Some(taken);
                 return;
             }
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
             self.note_bulk(lane, frame.len());
-            let _ = writer.push(
-                &mut self.egress.body[..self.size.body_bytes],
-                lane,
-                seq,
-                self.egress.frames.bytes(frame),
-            );
+            let _ = self.write_body(writer, lane, seq, frame);
             self.egress.frames.give(taken.frame);
         }
+    }
+
+    /// Appends a frame to the body of the next source.
+    fn write_body(
+        &mut self,
+        writer: &mut BodyWriter,
+        lane: Lane,
+        seq: u32,
+        frame: &Frame,
+    ) -> Result<bool, DropReason> {
+        let Egress { frames, store, .. } = &mut self.egress;
+        let room = &mut store.body_room()[..self.size.body_bytes];
+        writer.push(room, lane, seq, frames.bytes(frame))
     }
 
     fn next_lane_seq(&mut self, lane: Lane) -> u32 {
@@ -443,9 +470,10 @@ impl Session {
             self.egress.frames.give(cutting.frame);
             return;
         };
-        let frame = self.egress.frames.bytes(&cutting.frame);
-        let bytes = cut.emit(&mut self.egress.body, cutting.lane, cutting.seq, frame);
-        let lane = cutting.lane;
+        let Egress { frames, store, .. } = &mut self.egress;
+        let (lane, seq, frame) = (cutting.lane, cutting.seq, frames.bytes(&cutting.frame));
+        let bytes = cut.emit(store.body_room(), lane, seq, frame);
+        self.egress.since = cutting.since;
         self.egress.routes[route].cutting = Some(cutting);
         self.commit_equalised(route, lane, bytes, false, now);
     }

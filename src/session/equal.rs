@@ -26,8 +26,8 @@ use super::Session;
 use super::config::Equalise;
 use crate::base::id::{LANES, LINKS_MAX};
 use crate::base::{Frame, Instant, Lane, Rate};
-use crate::stripe::Strategy;
 use crate::stripe::weight::BACKLOG_EXTRA;
+use crate::stripe::{Candidate, Strategy};
 use crate::wire::inner_ip;
 use crate::wire::virtio::VIRTIO_BYTES;
 
@@ -101,6 +101,11 @@ impl Equaliser {
     /// A frame of a lane is committed.
     fn on_frame(&mut self, lane: Lane, bytes: usize) {
         self.lanes[lane.index() % LANES].bytes += bytes as u64;
+    }
+
+    /// Whether [`Equaliser::refresh`] would look at anything while there are links.
+    fn is_due(&self, now: Instant) -> bool {
+        now.since(self.rates_at) >= RATE_INTERVAL || now.since(self.level_at) >= LEVEL_INTERVAL
     }
 
     /// Looks at the lanes' rates and at the links, quickest first, of which `used` is the rate in use.
@@ -185,11 +190,17 @@ impl Equaliser {
 impl Session {
     /// Follows the links' delays; after the candidates are known.
     pub(super) fn refresh_equaliser(&mut self, now: Instant) {
+        let steady = |candidate: &Candidate| {
+            let delay = self.links[candidate.link.index()].sender.delay();
+            delay.p95.saturating_sub(delay.p50) <= STEADY
+        };
+        if !self.equaliser.is_due(now) && self.candidates.iter().any(steady) {
+            return;
+        }
         let mut links = [(Duration::ZERO, Rate::ZERO); LINKS_MAX];
         let mut count = 0;
         for candidate in &self.candidates {
-            let delay = self.links[candidate.link.index()].sender.delay();
-            if delay.p95.saturating_sub(delay.p50) <= STEADY {
+            if steady(candidate) {
                 links[count] = (candidate.delay, candidate.rate);
                 count += 1;
             }
@@ -223,6 +234,7 @@ impl Session {
         match self.config.equalise {
             Equalise::Off => Duration::ZERO,
             Equalise::On => self.equaliser.level,
+            Equalise::Auto if self.equaliser.level.is_zero() => Duration::ZERO,
             Equalise::Auto => self.equaliser.level_of(lane, self.rtt_min_of_links(), now),
         }
     }

@@ -12,17 +12,18 @@
 use super::config::Mode;
 use super::egress::{Class, Egress, GROUP_CLASSES, REPAIR_MAX, RESEND_MAX, SMALL_BODY_BYTES};
 use super::link::Queued;
-use super::symbols::{SymbolKey, SymbolKind};
+use super::repair::URGENT_MAX;
+use super::symbols::SymbolKey;
 use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{DropReason, GroupId, Instant};
 use crate::fec::GROUP_SYMBOLS_MAX;
 use crate::fec::encoder::GroupParams;
 use crate::fec::protection::Mode as FecMode;
-use crate::wire::message::{SYMBOL_LENGTH_BYTES, SymbolHeader};
+use crate::wire::message::SymbolHeader;
 
 impl Session {
-    /// Makes a source symbol of the first `bytes` of the body buffer and commits it to links of its route.
+    /// Makes a source symbol of the first `bytes` in the store's room for a body, and commits it to links of its route.
     pub(super) fn commit_body(&mut self, route: usize, bytes: usize, sparse: bool, now: Instant) {
         let twice = self.egress.routes[route].is_twice();
         if sparse || twice {
@@ -128,19 +129,11 @@ impl Session {
             source_count: 0,
             repair_count: small(planned),
         };
-        let Egress {
-            store,
-            body,
-            counts,
-            ..
-        } = &mut self.egress;
-        counts.source += 1;
-        store.add(SymbolKind::Source, header, |slot| {
-            let length = u16::try_from(bytes).unwrap_or(u16::MAX);
-            slot[..SYMBOL_LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-            slot[SYMBOL_LENGTH_BYTES..SYMBOL_LENGTH_BYTES + bytes].copy_from_slice(&body[..bytes]);
-            SYMBOL_LENGTH_BYTES + bytes
-        })
+        self.egress.counts.source += 1;
+        let since = self.egress.since;
+        let key = self.egress.store.add_source(header, bytes)?;
+        self.egress.store.set_since(key, since);
+        Some(key)
     }
 
     /// Puts a copy of a symbol on the link of a candidate.
@@ -199,6 +192,7 @@ impl Session {
     }
 
     fn commit_resends_of(&mut self, route: usize, now: Instant) {
+        let mut urgent_left = URGENT_MAX;
         // What a full queue gives back is tried again in the next turn.
         for _ in 0..self.egress.routes[route].resend.len() {
             let Some(&key) = self.egress.routes[route].resend.front() else {
@@ -217,10 +211,18 @@ impl Session {
                     self.replace(key, now);
                     continue;
                 }
-                let Some(at) = self.pick_on(route, bytes, now) else {
+                // Symbols of sparse flows keep their place ahead of everything, or fresh ones would overtake them.
+                let urgent = urgent_left > 0 && self.egress.store.is_sparse(key);
+                let at = if urgent {
+                    urgent_left -= 1;
+                    self.pick_two_on(route, bytes, now).0
+                } else {
+                    self.pick_on(route, bytes, now)
+                };
+                let Some(at) = at else {
                     return;
                 };
-                self.place(at, key, false, now);
+                self.place(at, key, urgent, now);
                 self.count_resent(key);
             }
             self.egress.routes[route].resend.pop_front();
@@ -280,12 +282,12 @@ impl Session {
         }
         drop(self.egress.open[slot].take());
         self.tell_shares(slot);
-        for index in 0..repair_count {
-            if let Some(key) = self.add_repair(&shape, index, index) {
-                self.egress.counts.repair += 1;
-                self.commit_repair(key, index, symbol_bytes, now);
-            }
+        for index in 0..self.egress.repairs.len() {
+            let key = self.egress.repairs[index];
+            self.egress.counts.repair += 1;
+            self.commit_repair(key, index, symbol_bytes, now);
         }
+        self.egress.repairs.clear();
         self.egress.store.close_group(group, small(code_rows));
         if let Some(late) = self.egress.store.note_late(group) {
             self.egress.late.push(late);
@@ -302,48 +304,43 @@ impl Session {
         }
     }
 
-    /// Computes the first repair symbols of an open group into `repairs`.
+    /// Makes the first repair symbols of an open group.
     fn encode_open(&mut self, slot: usize, repair_count: usize, shape: &GroupShape) {
         let Egress {
-            codec,
-            store,
-            open,
-            repairs,
-            ..
+            codec, store, open, ..
         } = &mut self.egress;
-        let sources = open[slot]
-            .sources()
-            .iter()
-            .map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
-        let bytes = shape.symbol_bytes;
-        let encoded = codec.encode_rows(
+        let sources = open[slot].sources().iter();
+        let sources = sources.map(|&key| store.get(key).map_or(&[][..], |(_, _, b)| b));
+        let loaded = codec.load(
             sources,
             shape.code_rows,
             0..repair_count,
-            bytes,
-            |index, symbol| repairs[index * bytes..][..bytes].copy_from_slice(symbol),
+            shape.symbol_bytes,
         );
-        debug_assert_eq!(encoded, Ok(()), "the shape of a group is ours");
+        debug_assert_eq!(loaded, Ok(()), "the shape of a group is ours");
+        if loaded.is_ok() {
+            self.add_repairs(shape);
+        }
     }
 
-    /// Stores the repair symbol `index` of a group, which lies at place `at` in `repairs`.
-    pub(super) fn add_repair(
-        &mut self,
-        shape: &GroupShape,
-        index: usize,
-        at: usize,
-    ) -> Option<SymbolKey> {
-        let header = SymbolHeader {
-            group: shape.group,
-            index: small(index),
-            source_count: small(shape.source_count),
-            repair_count: small(shape.code_rows),
-        };
-        let (bytes, Egress { store, repairs, .. }) = (shape.symbol_bytes, &mut self.egress);
-        store.add(SymbolKind::Repair, header, |slot| {
-            slot[..bytes].copy_from_slice(&repairs[at * bytes..][..bytes]);
-            bytes
-        })
+    /// Takes the repair symbols that the codec has into the store, and puts their keys into `repairs`.
+    pub(super) fn add_repairs(&mut self, shape: &GroupShape) {
+        let Egress {
+            codec,
+            store,
+            repairs,
+            ..
+        } = &mut self.egress;
+        let computed = codec.emit_rows(|index, symbol| {
+            let header = SymbolHeader {
+                group: shape.group,
+                index: small(index),
+                source_count: small(shape.source_count),
+                repair_count: small(shape.code_rows),
+            };
+            repairs.extend(store.add_repair(header, symbol));
+        });
+        debug_assert_eq!(computed, Ok(()), "the codec has all sources");
     }
 
     /// Every other repair symbol keeps off the WAN that has most of the group; those between go where they arrive

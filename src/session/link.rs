@@ -206,3 +206,12 @@ impl Link {
         true
     }
 }
+/// Takes the first one. A queue that is empty begins anew at the start of its memory; going round and round, it would
+/// in time have touched all of it, although a few places at a time are in use.
+pub(super) fn pop(queue: &mut VecDeque<Queued>) -> Option<Queued> {
+    let first = queue.pop_front();
+    if queue.is_empty() {
+        queue.clear();
+    }
+    first
+}

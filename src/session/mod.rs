@@ -11,12 +11,15 @@
 //! No clock, no socket, no randomness but the seed; nothing on the packet path allocates, locks, logs or blocks.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod config;
+mod deliver;
 pub mod egress;
 pub mod epochs;
 mod equal;
 mod groups;
 pub mod ingress;
+mod judgement;
 pub mod limits;
 pub mod link;
 mod modes;
@@ -125,11 +128,14 @@ pub struct Session {
     ingress: Ingress,
     reports: Reports,
     load: Load,
+    budget: budget::Budget,
     equaliser: equal::Equaliser,
     candidates: Vec<Candidate>,
     /// Links that ordinary packets do not use now: first `held_back` that latency mode does not need, then those that
     /// only pinned classes use.
     apart: Vec<Candidate>,
+    judgement: judgement::Judgement,
+    limits: judgement::Limits,
     held_back: usize,
     /// How many links latency mode needs.
     quick_links: usize,
@@ -205,9 +211,12 @@ impl Session {
             ingress: Ingress::new(body_bytes_max, now),
             reports: Reports::new(now),
             load: Load::new(now),
+            budget: budget::Budget::new(now),
             equaliser: equal::Equaliser::new(now),
             candidates: Vec::with_capacity(LINKS_MAX),
             apart: Vec::with_capacity(LINKS_MAX),
+            judgement: judgement::Judgement::new(),
+            limits: judgement::Limits::default(),
             held_back: 0,
             quick_links: 0,
             judged_at: now,
@@ -348,6 +357,11 @@ impl Session {
         !self.epochs.is_empty()
     }
 
+    /// Whether frames given to it have a way.
+    pub fn has_way(&self) -> bool {
+        self.links.iter().any(Link::is_up)
+    }
+
     /// Number of links.
     pub fn link_count(&self) -> u8 {
         u8::try_from(self.links.len()).unwrap_or(u8::MAX)
@@ -385,6 +399,7 @@ fn sender_config(config: &SessionConfig, datagram_bytes_max: usize) -> SenderCon
         heartbeat_interval: config.heartbeat,
         size_base: wire(overhead::DATAGRAM_BYTES_MIN),
         size_max: wire(datagram_bytes_max),
+        gso: config.gso,
         ..SenderConfig::default()
     }
 }

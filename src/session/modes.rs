@@ -154,6 +154,7 @@ mod tests {
             heartbeat: BASE,
             reorder_max: None,
             equalise: crate::session::config::Equalise::Auto,
+            gso: crate::link::gso::Wanted::Auto,
             mss_max: None,
             classes: Vec::new(),
         };

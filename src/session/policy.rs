@@ -259,7 +259,7 @@ impl Session {
                     && !limited
             };
             if let Some(link) = self.links.iter().find(may) {
-                figures[count] = self.figures_of(link, rtt_min);
+                figures[count] = self.figures_of(link, self.delay_of(link), rtt_min);
                 judged[count] = number;
                 count += 1;
             }
@@ -271,8 +271,7 @@ impl Session {
         assess(&figures[..count], exponents, 1.0, &mut assessments);
         for (&wan, assessment) in judged.iter().zip(&assessments).take(count) {
             let wan_of = &self.wans[wan];
-            let known =
-                wan_of.rate.phase() != Phase::Startup || wan_of.config.rate_to_peer.is_some();
+            let known = wan_of.phase() != Phase::Startup || wan_of.config.rate_to_peer.is_some();
             for (link, outlier) in self.links.iter().zip(&mut out) {
                 *outlier |= link.wan.index() == wan && assessment.outlier && known;
             }

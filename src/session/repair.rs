@@ -24,9 +24,9 @@ use crate::base::{GroupId, Instant, LinkId};
 use crate::link::Outcome;
 use crate::reorder::hold::HOLD_MAX;
 
-/// Symbols that one report's losses may send ahead of what is committed. More means that a queue overflowed, and a
-/// burst that no pacer saw would make it worse: the rest waits for room like any other symbol.
-const URGENT_MAX: usize = 64;
+/// Symbols that go again ahead of what is committed, at once. More means that a queue overflowed, and a burst that no
+/// pacer saw would make it worse: the rest waits for room like any other symbol.
+pub(super) const URGENT_MAX: usize = 64;
 /// From these loss ratios on one more symbol is sent than is lacking, and two.
 const LOSS_FOR_ONE_MORE: f64 = 0.01;
 const LOSS_FOR_TWO_MORE: f64 = 0.05;
@@ -111,15 +111,13 @@ impl Session {
                 sent += 1;
             }
         }
-        let fresh = self.new_rows(group, need, wanted - sent);
-        for row in 0..fresh {
-            let shape = self.egress.mended;
-            let index = usize::from(need.rows.0) + row;
-            if let Some(key) = self.add_repair(&shape, index, row) {
-                self.send_again(turns[sent % 2], key, need.round, urgent_left, now);
-                sent += 1;
-            }
+        self.add_rows(group, need, wanted - sent);
+        for at in 0..self.egress.repairs.len() {
+            let key = self.egress.repairs[at];
+            self.send_again(turns[sent % 2], key, need.round, urgent_left, now);
+            sent += 1;
         }
+        self.egress.repairs.clear();
     }
 
     /// No link can take what a group lacks: its lost sources wait for one.
@@ -133,28 +131,26 @@ impl Session {
         }
     }
 
-    /// Computes up to `count` further repair symbols of a group into `repairs`, and says how many there are.
-    fn new_rows(&mut self, group: GroupId, need: &Need, count: usize) -> usize {
+    /// Makes up to `count` further repair symbols of a group.
+    fn add_rows(&mut self, group: GroupId, need: &Need, count: usize) {
         let (start, end) = (usize::from(need.rows.0), usize::from(need.rows.1));
         let count = count.min(end.saturating_sub(start)).min(REPAIR_MAX);
         let Some(source_count) = need.source_count.map(usize::from).filter(|_| count > 0) else {
-            return 0;
+            return;
         };
         let longest_max = overhead::symbol_bytes_max(self.size.datagram_bytes);
         let Egress {
             codec,
             store,
-            repairs,
             sources,
-            mended,
             ..
         } = &mut self.egress;
         let longest = store.sources(group, sources);
         if sources.len() != source_count || longest > longest_max {
-            return 0;
+            return;
         }
         let bytes = longest.next_multiple_of(2);
-        *mended = GroupShape {
+        let shape = GroupShape {
             group,
             source_count,
             code_rows: end,
@@ -163,11 +159,11 @@ impl Session {
         let symbols = sources
             .iter()
             .map(|&key| store.get(key).map_or(&[][..], |(_, _, symbol)| symbol));
-        let encoded = codec.encode_rows(symbols, end, start..start + count, bytes, |index, row| {
-            repairs[(index - start) * bytes..][..bytes].copy_from_slice(row);
-        });
-        debug_assert_eq!(encoded, Ok(()), "the shape of a group is ours");
-        count
+        let loaded = codec.load(symbols, end, start..start + count, bytes);
+        debug_assert_eq!(loaded, Ok(()), "the shape of a group is ours");
+        if loaded.is_ok() {
+            self.add_repairs(&shape);
+        }
     }
 
     fn send_again(

@@ -15,6 +15,8 @@ use crate::wire::report::{BITMAP_BYTES_MAX, REPORT_BYTES_MAX, ReportMessage};
 const INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// Longest: the sender's estimates need several reports per round trip.
 pub const INTERVAL_MAX: Duration = Duration::from_millis(25);
+/// The same while a link brings more than a report tells of: 512 datagrams in this time are 6 Gbit/s.
+const INTERVAL_FULL: Duration = Duration::from_millis(1);
 /// Part of our sending rate that reports may take.
 const SHARE: f64 = 0.01;
 
@@ -27,6 +29,8 @@ pub struct Reports {
     last: Vec<ReportMessage>,
     /// Which links still carry a copy, and how many of the messages left on each.
     links: [Option<(LinkId, usize)>; 2],
+    /// When the last were built.
+    built_at: Instant,
     /// When the next may be built.
     pub next_at: Instant,
     /// Time between two.
@@ -39,6 +43,7 @@ impl Reports {
             messages: Vec::with_capacity(2 * LINKS_MAX),
             last: Vec::with_capacity(LINKS_MAX),
             links: [None; 2],
+            built_at: now,
             next_at: now,
             interval: INTERVAL_MIN,
         }
@@ -69,7 +74,13 @@ impl Reports {
 impl Session {
     /// Builds the reports that are due.
     pub(super) fn collect_reports(&mut self, now: Instant) {
-        if now < self.reports.next_at || !self.links.iter().any(|l| l.receiver.report_due(now)) {
+        // On fast links a report tells all it can long before the usual time is over, and what it cannot tell is lost.
+        let earliest = if self.links.iter().any(|link| link.receiver.is_full()) {
+            self.reports.built_at + INTERVAL_FULL
+        } else {
+            self.reports.next_at
+        };
+        if now < earliest || !self.links.iter().any(|l| l.receiver.report_due(now)) {
             return;
         }
         let links = self.report_links(now);
@@ -95,6 +106,7 @@ impl Session {
             .time_for(bytes as u64)
             .clamp(INTERVAL_MIN, INTERVAL_MAX);
         self.reports.next_at = now + self.reports.interval;
+        self.reports.built_at = now;
     }
 
     /// Keeps what is untold of a link's epoch that is about to end.
@@ -188,7 +200,7 @@ impl Session {
         self.apply_outcomes(message.link, now);
         self.on_link_state(message.link.index(), before, now);
         if let Some(delivery) = delivery {
-            self.wans[wan.index()].on_delivery(message.link.index(), &delivery, now);
+            self.on_delivery(wan, message.link, &delivery, now);
         }
         self.refresh_size(now);
     }

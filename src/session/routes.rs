@@ -246,7 +246,8 @@ impl Session {
                     && self.may_seal(link.id, now)
             });
             if let Some(index) = pinned {
-                let candidate = self.candidate_of_link(index, now);
+                let delay = self.delay_of(&self.links[index]);
+                let candidate = self.candidate_of_link(index, delay, now);
                 self.apart.push(candidate);
             }
         }

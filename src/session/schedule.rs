@@ -14,11 +14,11 @@ use super::{Session, overhead};
 use crate::base::id::LINKS_MAX;
 use crate::base::{Instant, Rate};
 use crate::fec::GROUP_SYMBOLS_MAX;
-use crate::fec::protection::{self, GroupLimits, Loss, Mode as FecMode};
+use crate::fec::protection::{GroupLimits, Loss, Mode as FecMode};
 use crate::link::owd::base_difference;
 use crate::link::{Phase, State};
 use crate::stripe::weight::BACKLOG_EXTRA;
-use crate::stripe::{Assessment, Candidate, Exponents, Figures, Strategy, assess};
+use crate::stripe::{Candidate, Exponents, Figures, Strategy};
 
 /// Part of the summed rate that copies of sparse symbols may take.
 const COPIES_SHARE_MAX: f64 = 0.02;
@@ -74,6 +74,24 @@ impl Load {
     }
 }
 
+/// Least one-way delays of the links that are up, to compare others with.
+#[derive(Debug)]
+pub(super) struct Bases {
+    values: [i64; LINKS_MAX],
+    count: usize,
+}
+
+impl Bases {
+    /// Median one-way delay of a link above the base of the fastest of these.
+    pub(super) fn delay_of(&self, link: &Link) -> Duration {
+        let delay = link.sender.delay();
+        let others = self.values[..self.count].iter();
+        let above = others.map(|&other| base_difference(delay.base_us, other));
+        let above = above.max().unwrap_or(0).max(0);
+        delay.p50 + Duration::from_micros(above.unsigned_abs())
+    }
+}
+
 impl Mode {
     /// The striper's strategy for this mode.
     pub const fn strategy(self) -> Strategy {
@@ -93,15 +111,18 @@ impl Session {
         self.candidates.clear();
         self.apart.clear();
         self.held_back = 0;
-        let mut figures = [Figures::NONE; LINKS_MAX];
+        let mut figures = self.judgement.room();
         let rtt_min = self.rtt_min_of_links();
         let tier = self.usable_tier();
+        let bases = self.bases();
         for wan in 0..self.wans.len() {
             let Some(index) = self.next_usable_link(wan, tier, now) else {
                 continue;
             };
-            figures[self.candidates.len()] = self.figures_of(&self.links[index], rtt_min);
-            let candidate = self.candidate_of_link(index, now);
+            let link = &self.links[index];
+            let delay = bases.delay_of(link);
+            figures.push(self.figures_of(link, delay, rtt_min));
+            let candidate = self.candidate_of_link(index, delay, now);
             self.candidates.push(candidate);
         }
         let capacity = self
@@ -113,14 +134,8 @@ impl Session {
             rtt: self.config.rtt_weight,
             loss: self.config.loss_weight,
         };
-        let mut assessments = [Assessment::default(); LINKS_MAX];
-        assess(
-            &figures[..self.candidates.len()],
-            exponents,
-            self.load.value(),
-            &mut assessments,
-        );
-        for (candidate, a) in self.candidates.iter_mut().zip(&assessments) {
+        let assessments = self.judgement.of(figures, exponents, self.load.value());
+        for (candidate, a) in self.candidates.iter_mut().zip(assessments) {
             candidate.delay = a.delay;
             candidate.quality = a.quality;
             candidate.weight = a.weight;
@@ -141,11 +156,10 @@ impl Session {
     }
 
     /// What the striper's weights follow from.
-    pub(super) fn figures_of(&self, link: &Link, rtt_min: Duration) -> Figures {
-        let delay = self.delay_of(link);
+    pub(super) fn figures_of(&self, link: &Link, delay: Duration, rtt_min: Duration) -> Figures {
         let spread = link.sender.delay();
         Figures {
-            capacity: self.wans[link.wan.index()].rate.capacity(),
+            capacity: self.wans[link.wan.index()].capacity(),
             delay_p50: delay,
             delay_p95: delay + spread.p95.saturating_sub(spread.p50),
             delay_base: rtt_min / 2,
@@ -153,8 +167,13 @@ impl Session {
         }
     }
 
-    /// A link as a candidate without an assessment.
-    pub(super) fn candidate_of_link(&self, index: usize, now: Instant) -> Candidate {
+    /// A link of this delay as a candidate without an assessment.
+    pub(super) fn candidate_of_link(
+        &self,
+        index: usize,
+        delay: Duration,
+        now: Instant,
+    ) -> Candidate {
         let link = &self.links[index];
         let wan = &self.wans[link.wan.index()];
         let queued: u64 = self
@@ -164,12 +183,12 @@ impl Session {
             .map(|l| l.queued_bytes)
             .sum();
         // While more is tried than the WAN is known to carry, its packets arrive no sooner than it is known to.
-        let rate = wan.rate.pacing_rate().min(wan.rate.capacity());
+        let rate = wan.pacing_rate().min(wan.capacity());
         Candidate {
             link: link.id,
             free_at: wan.pacer.next_send_at(now) + rate.time_for(queued),
             rate,
-            delay: self.delay_of(link),
+            delay,
             quality: 1.0,
             weight: 0.0,
             backlog_max: BACKLOG_EXTRA,
@@ -202,16 +221,21 @@ impl Session {
 
     /// Median one-way delay of a link above the base of the fastest open link.
     pub(super) fn delay_of(&self, link: &Link) -> Duration {
-        let delay = link.sender.delay();
-        let above = self
-            .links
-            .iter()
-            .filter(|other| other.is_open() && other.sender.state() == State::Up)
-            .map(|other| base_difference(delay.base_us, other.sender.delay().base_us))
-            .max()
-            .unwrap_or(0)
-            .max(0);
-        delay.p50 + Duration::from_micros(above.unsigned_abs())
+        self.bases().delay_of(link)
+    }
+
+    /// The bases of the links that are up.
+    pub(super) fn bases(&self) -> Bases {
+        let mut bases = Bases {
+            values: [0; LINKS_MAX],
+            count: 0,
+        };
+        let up = |link: &&Link| link.is_open() && link.sender.state() == State::Up;
+        for link in self.links.iter().filter(up) {
+            bases.values[bases.count] = link.sender.base_us();
+            bases.count += 1;
+        }
+        bases
     }
 
     pub(super) fn has_room(&self, now: Instant) -> bool {
@@ -278,7 +302,7 @@ impl Session {
     pub(super) fn in_startup(&self) -> bool {
         self.candidates.iter().any(|c| {
             let wan = self.links[c.link.index()].wan;
-            self.wans[wan.index()].rate.phase() == Phase::Startup
+            self.wans[wan.index()].phase() == Phase::Startup
         })
     }
 
@@ -292,7 +316,7 @@ impl Session {
     /// Most symbols and longest fill time of a group.
     pub(super) fn group_limits(&self, route: usize) -> GroupLimits {
         let symbol = overhead::symbol_bytes_max(self.size.datagram_bytes);
-        let limits = protection::group_limits(self.rate_on(route), symbol, self.peer_hold);
+        let limits = self.limits.of(self.rate_on(route), symbol, self.peer_hold);
         match self.config.fec {
             FecMode::Fixed { source_count, .. } => GroupLimits {
                 source_count_max: source_count,

@@ -19,6 +19,7 @@ use super::egress::Class;
 use super::symbols::{SymbolKey, SymbolKind};
 use super::{Event, Session, overhead};
 use crate::base::{Instant, LinkId};
+use crate::link::gso::Shape;
 use crate::session::config::WIRE_OVERHEAD_BYTES;
 use crate::stream::cut::fragments;
 use crate::wire::message::SYMBOL_LENGTH_BYTES;
@@ -112,9 +113,18 @@ impl Session {
         overhead::segment_bytes(own.min(self.size.datagram_bytes))
     }
 
+    /// What the link's socket is to cut runs into; 0: nothing.
+    fn segment_told(&self, index: usize) -> usize {
+        match self.links[index].sender.run_shape() {
+            Shape::On | Shape::Uneven => self.segment_of(index),
+            Shape::Off => 0,
+        }
+    }
+
     pub(super) fn poll_segment(&mut self) -> Option<Event> {
-        let index = (0..self.links.len()).find(|&at| self.size.told[at] != self.segment_of(at))?;
-        let bytes = self.segment_of(index);
+        let index =
+            (0..self.links.len()).find(|&at| self.size.told[at] != self.segment_told(at))?;
+        let bytes = self.segment_told(index);
         self.size.told[index] = bytes;
         Some(Event::SegmentChanged {
             link: self.links[index].id,
@@ -167,7 +177,7 @@ impl Session {
                 virtio,
                 packet,
             } if piece::whole_bytes(&virtio, packet, false) <= max => {
-                let out = &mut self.egress.body;
+                let out = self.egress.store.body_room();
                 let bytes = piece::emit_whole(out, lane, seq, &virtio, packet, false);
                 self.commit_body(route, bytes, false, now);
             }
@@ -182,7 +192,7 @@ impl Session {
                 self.scratch[VIRTIO_BYTES..frame_bytes].copy_from_slice(packet);
                 for cut in fragments(frame_bytes, max) {
                     let frame = &self.scratch[..frame_bytes];
-                    let bytes = cut.emit(&mut self.egress.body, lane, seq, frame);
+                    let bytes = cut.emit(self.egress.store.body_room(), lane, seq, frame);
                     self.commit_body(route, bytes, false, now);
                 }
             }
@@ -194,7 +204,7 @@ impl Session {
                 bytes,
             } => {
                 for part in bytes.chunks(max - FRAGMENT_HEADER_BYTES) {
-                    let out = &mut self.egress.body;
+                    let out = self.egress.store.body_room();
                     let written =
                         piece::emit_fragment(out, lane, seq, frame_bytes, offset, part, false);
                     offset += part.len();

@@ -30,8 +30,11 @@ pub struct SessionStats {
     pub reorder: reorder::Counters,
     /// How long a hole is waited for.
     pub hold: Duration,
-    /// How long frames waited for their turn lately.
+    /// How long frames waited for their turn lately: from the read of the socket that completed them to the write
+    /// of the TUN.
     pub waits: Percentiles,
+    /// How long frames were with us lately on their way out: from the read of the TUN to the seal of the datagram.
+    pub residence: Percentiles,
     /// Frames and bytes taken from the TUN.
     pub accepted: (u64, u64),
     /// Frames and bytes handed to the TUN.
@@ -119,6 +122,8 @@ pub struct LinkStats {
     /// Longest datagram that is known to arrive, our sending direction; 0 = not even the least size does, and the
     /// link carries no data.
     pub datagram_bytes: u32,
+    /// Which runs leave as one segmented send.
+    pub gso: &'static str,
     /// Times that long datagrams began to vanish.
     pub black_holes: u64,
 }
@@ -147,6 +152,7 @@ impl Session {
             reorder: *self.ingress.reorder.counters(),
             hold: self.hold,
             waits: *self.ingress.waits.refresh(now),
+            residence: *self.egress.residence.refresh(now),
             accepted: self.accepted,
             delivered: self.ingress.delivered,
             rescued_frames: self.rescued_frames,
@@ -186,8 +192,8 @@ impl Session {
             state: link.sender.state(),
             cause: link.sender.cause(),
             state_age: now.since(link.sender.since()),
-            capacity: wan.rate.capacity(),
-            phase: wan.rate.phase().name(),
+            capacity: wan.whole_capacity(),
+            phase: wan.phase().name(),
             sent: link.sent,
             received: link.received,
             rtt: *link.sender.rtt(),
@@ -199,6 +205,7 @@ impl Session {
             lost_symbols: link.lost_symbols,
             share: if weights > 0.0 { weight / weights } else { 0.0 },
             suspicions: link.sender.counters().suspicions,
+            gso: link.sender.run_shape().name(),
             datagram_bytes: if link.sender.is_narrow() {
                 0
             } else {

@@ -7,6 +7,10 @@
 //! A group is late when more of its symbols are lost than it has repair symbols: what is under way does not
 //! suffice. How that is mended is `repair`'s affair.
 //!
+//! A symbol lies in the store as the plaintext of the datagram that carries it, all but the send time, so that it is
+//! written once and sealed from where it lies. The next source is written before it has a place in a group: into the
+//! draft, a slot that no key names.
+//!
 //! Invariants: a key with a matching generation has a slot; `GroupRecord::first` starts a list of all symbols of
 //! the group; `lost` counts symbols of which every copy that left was lost and none was committed since.
 
@@ -18,7 +22,7 @@ use record::GroupRecord;
 pub use record::Need;
 
 use crate::base::{GroupId, Instant, Pool, Slot};
-use crate::wire::message::SymbolHeader;
+use crate::wire::message::{SYMBOL_LENGTH_BYTES, SYMBOL_START, SymbolHeader, emit_send_time};
 
 /// Groups that may wait for acknowledgement. At 10 symbols a group and 100 000 symbols/s this is 400 ms.
 pub const GROUPS: usize = 4096;
@@ -65,6 +69,8 @@ struct Entry {
     copies: u8,
     /// Of the repair that sent it last; 0 = it was not sent again.
     round: u8,
+    /// When the frame that it begins with came; [`Instant::FAR`] when it is none's or has left already.
+    since: Instant,
     /// Next symbol of the group.
     next: u32,
 }
@@ -73,6 +79,9 @@ struct Entry {
 #[derive(Debug)]
 pub struct SymbolStore {
     pool: Pool,
+    /// Where the next source is written.
+    draft: Slot,
+    /// Parallel to the pool's slots, as far as any was ever used: an idle tunnel keeps none of this in memory.
     entries: Vec<Entry>,
     groups: Vec<GroupRecord>,
     /// Oldest group that may be live; sweeping starts here.
@@ -85,11 +94,16 @@ pub struct SymbolStore {
 
 impl SymbolStore {
     /// Room for `symbols` symbols of at most `symbol_bytes`.
+    ///
+    /// # Panics
+    /// Never: there is a slot for the draft.
     pub fn new(symbol_bytes: usize, symbols: u32) -> Self {
         let empty = GroupRecord::new(GroupId(0), false, 0, Instant::ZERO);
+        let mut pool = Pool::new(SYMBOL_START + symbol_bytes, symbols + 1);
         Self {
-            pool: Pool::new(symbol_bytes, symbols),
-            entries: (0..symbols).map(|_| Entry::empty()).collect(),
+            draft: pool.take().expect("a fresh pool has a slot"),
+            pool,
+            entries: Vec::with_capacity(symbols as usize + 1),
             groups: vec![empty; GROUPS],
             oldest: GroupId(0),
             next: GroupId(0),
@@ -146,22 +160,47 @@ impl SymbolStore {
         usize::from(self.groups[record_index(header.group)].route)
     }
 
-    /// Adds a symbol to a live group and lets `write` fill its bytes (it returns how many).
-    /// `None` when no slot is free or the group is gone.
-    pub fn add(
+    /// Where the body of the next source is written; it counts from [`SymbolStore::add_source`] on.
+    pub fn body_room(&mut self) -> &mut [u8] {
+        &mut self.pool.bytes_mut(&self.draft)[SYMBOL_START + SYMBOL_LENGTH_BYTES..]
+    }
+
+    /// Adds the source whose body has the first `body_bytes` of [`SymbolStore::body_room`] to a live group. `None` when
+    /// no slot is free or the group is gone.
+    pub fn add_source(&mut self, header: SymbolHeader, body_bytes: usize) -> Option<SymbolKey> {
+        self.record_mut(header.group)?;
+        let next = self.pool.take()?;
+        let slot = std::mem::replace(&mut self.draft, next);
+        let length = u16::try_from(body_bytes).unwrap_or(u16::MAX).to_le_bytes();
+        self.pool.bytes_mut(&slot)[SYMBOL_START..][..SYMBOL_LENGTH_BYTES].copy_from_slice(&length);
+        let bytes = SYMBOL_LENGTH_BYTES + body_bytes;
+        self.enter(slot, SymbolKind::Source, header, bytes)
+    }
+
+    /// Adds a repair symbol to a live group. `None` as for sources.
+    pub fn add_repair(&mut self, header: SymbolHeader, symbol: &[u8]) -> Option<SymbolKey> {
+        self.record_mut(header.group)?;
+        let slot = self.pool.take()?;
+        self.pool.bytes_mut(&slot)[SYMBOL_START..][..symbol.len()].copy_from_slice(symbol);
+        self.enter(slot, SymbolKind::Repair, header, symbol.len())
+    }
+
+    /// Gives the symbol in a slot its key and its place in its group.
+    fn enter(
         &mut self,
+        slot: Slot,
         kind: SymbolKind,
         header: SymbolHeader,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        bytes: usize,
     ) -> Option<SymbolKey> {
+        header.emit_start(kind == SymbolKind::Repair, self.pool.bytes_mut(&slot));
         let record = &mut self.groups[record_index(header.group)];
-        if !record.live || record.id != header.group {
-            return None;
-        }
-        let slot = self.pool.take()?;
-        let bytes = write(self.pool.bytes_mut(&slot));
         #[allow(clippy::cast_possible_truncation)] // as many as `symbols`, a u32
         let index = slot.index() as u32;
+        // Fresh slots come in order, but for the one that is the draft.
+        while self.entries.len() <= slot.index() {
+            self.entries.push(Entry::empty());
+        }
         let entry = &mut self.entries[slot.index()];
         entry.generation = entry.generation.wrapping_add(1);
         entry.slot = Some(slot);
@@ -171,6 +210,7 @@ impl SymbolStore {
         entry.acked = false;
         entry.lost = false;
         (entry.copies, entry.round) = (0, 0);
+        entry.since = Instant::FAR;
         entry.next = record.first;
         record.first = index;
         match kind {
@@ -183,15 +223,42 @@ impl SymbolStore {
         })
     }
 
+    /// Notes when the frame came that a symbol begins with.
+    pub fn set_since(&mut self, key: SymbolKey, since: Instant) {
+        if self.live(key).is_some() {
+            self.entries[key.index as usize].since = since;
+        }
+    }
+
+    /// When that frame came, told once: to who sends the symbol first.
+    pub fn take_since(&mut self, key: SymbolKey) -> Option<Instant> {
+        self.live(key)?;
+        let since = &mut self.entries[key.index as usize].since;
+        let told = (*since != Instant::FAR).then_some(*since);
+        *since = Instant::FAR;
+        told
+    }
+
     /// The symbol's kind, header and bytes; `None` when it is gone.
     pub fn get(&self, key: SymbolKey) -> Option<(SymbolKind, SymbolHeader, &[u8])> {
         let entry = self.live(key)?;
-        let bytes = self.pool.bytes(entry.slot.as_ref()?);
+        let bytes = &self.pool.bytes(entry.slot.as_ref()?)[SYMBOL_START..];
         Some((
             entry.kind,
             entry.header,
             bytes.get(..usize::from(entry.bytes))?,
         ))
+    }
+
+    /// The plaintext of a datagram that leaves at `send_time_us` and carries the symbol; `None` when sending it cannot
+    /// help.
+    pub fn plaintext(&mut self, key: SymbolKey, send_time_us: u32) -> Option<&[u8]> {
+        let entry = self.live(key).filter(|entry| !entry.acked)?;
+        let length = SYMBOL_START + usize::from(entry.bytes);
+        let slot = self.entries[key.index as usize].slot.as_ref()?;
+        let plaintext = self.pool.bytes_mut(slot).get_mut(..length)?;
+        emit_send_time(plaintext, send_time_us);
+        Some(plaintext)
     }
 
     /// Whether sending another copy can still help.
@@ -358,7 +425,7 @@ impl SymbolStore {
 
     /// Symbols in use and room for them.
     pub fn usage(&self) -> (usize, usize) {
-        (self.pool.used(), self.pool.capacity())
+        (self.pool.used() - 1, self.pool.capacity() - 1)
     }
 
     /// The symbols of a live group with their keys, the last one first.
@@ -431,6 +498,7 @@ impl Entry {
             lost: false,
             copies: 0,
             round: 0,
+            since: Instant::FAR,
             next: NONE,
         }
     }

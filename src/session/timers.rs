@@ -33,6 +33,8 @@ pub enum Timer {
     Report,
     /// A WAN's rate control.
     Rate,
+    /// What several sessions send over their WANs is measured and divided.
+    Budget,
     /// LINK_OPEN or a challenge is due.
     Opening,
     /// Old keys are wiped.
@@ -47,12 +49,17 @@ impl Session {
             self.link_timeout(index, now);
         }
         self.refresh_size(now);
-        for wan in &mut self.wans {
-            wan.rate.handle_timeout(now);
-            wan.pacer.set_rate(wan.rate.pacing_rate(), now);
+        if self.budget.leads() {
+            for wan in &mut self.wans {
+                wan.rate.handle_timeout(now);
+                wan.pacer.set_rate(wan.pacing_rate(), now);
+            }
         }
         self.judge_links(now);
-        self.grant_probes(now);
+        if self.budget.leads() {
+            self.grant_probes(now);
+        }
+        self.refresh_budget(now);
         let rtt_max = self
             .links
             .iter()
@@ -91,7 +98,7 @@ impl Session {
         if before.state == State::Up && after.state != State::Up {
             self.leave_link(index, now);
         } else if before.state != State::Up && after.state == State::Up {
-            self.wans[wan.index()].rate.on_return(now);
+            self.on_wan_returned(wan, now);
         } else if after.stalled && !before.stalled {
             // What is known of the WAN stays: what it brings when it moves again was sent before.
             self.keep_window(now);
@@ -104,13 +111,7 @@ impl Session {
         self.keep_window(now);
         self.move_off(index);
         let wan = self.links[index].wan;
-        if !self
-            .links
-            .iter()
-            .any(|link| link.wan == wan && link.is_up())
-        {
-            self.wans[wan.index()].rate.on_suspect(now);
-        }
+        self.on_wan_left(wan, now);
     }
 
     /// Moves what waits on a link, and copies of what is in flight, to where it finds another way.
@@ -211,9 +212,12 @@ impl Session {
                 consider(paced.max(first), Timer::Pacing);
             }
         }
-        for wan in &self.wans {
-            consider(wan.rate.poll_timeout(), Timer::Rate);
+        if self.budget.leads() {
+            for wan in &self.wans {
+                consider(wan.rate.poll_timeout(), Timer::Rate);
+            }
         }
+        consider(self.budget_timeout(now), Timer::Budget);
         if self.egress.has_work() {
             // Room appears as the pacers drain what is committed.
             consider(now + Duration::from_micros(500), Timer::Pacing);

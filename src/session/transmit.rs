@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::WIRE_OVERHEAD_BYTES;
-use super::link::Link;
+use super::link::{self, Link};
 use super::path::Origin;
-use super::symbols::{SymbolKey, SymbolKind};
+use super::symbols::SymbolKey;
 use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
 use crate::base::{DropReason, Instant, LinkId};
+use crate::link::gso::Shape;
+use crate::link::receiver::low_micros;
 use crate::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, TAG_BYTES};
 use crate::wire::message::{LinkOpen, Message, Writer};
 
@@ -212,7 +214,7 @@ impl Session {
     /// Symbols of sparse flows leave at once; the pacer is told, not asked.
     fn poll_urgent(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         for index in 0..self.links.len() {
-            while let Some(queued) = self.links[index].urgent.pop_front() {
+            while let Some(queued) = link::pop(&mut self.links[index].urgent) {
                 let id = self.links[index].id;
                 if let Some(bytes) = self.seal_symbol(id, queued.key, out, now) {
                     return Some(single(id, self.links[index].path.origin(), bytes));
@@ -254,19 +256,23 @@ impl Session {
     ) -> Option<Transmit> {
         let (id, to) = (self.links[index].id, self.links[index].path.origin());
         let full = self.segment_of(index);
-        let (mut used, mut first, mut count) = (0, 0, 0);
+        let shape = self.links[index].sender.run_shape();
+        // Where the last may not be as long as the others, there is room for one more, which is short.
+        let reserve = usize::from(shape == Shape::Uneven);
+        let bytes_max = RUN_BYTES_MAX.min(out.len()) - reserve * full;
+        let (mut used, mut first, mut last, mut count) = (0, 0, 0, 0);
         while let Some(queued) = self.links[index].queue.front().copied() {
             let bytes = queued.datagram_bytes as usize;
             let fits = count == 0
-                || (used + bytes <= RUN_BYTES_MAX.min(out.len())
-                    && count < RUN_DATAGRAMS_MAX
+                || (used + bytes <= bytes_max
+                    && count < RUN_DATAGRAMS_MAX - reserve
                     && bytes <= first
                     && (used as u64) < allowance);
             if !fits || queued.not_before > now {
                 break;
             }
             let link = &mut self.links[index];
-            link.queue.pop_front();
+            link::pop(&mut link.queue);
             link.queued_bytes = link
                 .queued_bytes
                 .saturating_sub(u64::from(queued.datagram_bytes));
@@ -274,12 +280,22 @@ impl Session {
                 continue;
             };
             first = if count == 0 { bytes } else { first };
+            last = bytes;
             used += bytes;
             count += 1;
-            // Only datagrams of the socket's segment size may be followed by another.
-            if bytes != full {
+            // Only what is as long as the first may be followed by another, and what is longer than the socket's
+            // segment goes by itself.
+            if bytes != first || bytes > full {
                 break;
             }
+        }
+        if shape == Shape::Uneven && count > 1 && last == first {
+            let bytes = self.seal_trailer(id, &mut out[used..], now).unwrap_or(0);
+            (used, last, count) = (used + bytes, bytes, count + usize::from(bytes > 0));
+        }
+        if shape != Shape::Off && count > 1 {
+            let sender = &mut self.links[index].sender;
+            sender.on_run(count as u64, last == first);
         }
         let segment = u16::try_from(first).unwrap_or(u16::MAX);
         (count > 0).then_some(Transmit {
@@ -290,7 +306,15 @@ impl Session {
         })
     }
 
-    /// Seals the symbol behind a key at the start of `out`; `None` when nobody needs it.
+    /// Seals a short datagram that ends a run of equal ones.
+    fn seal_trailer(&mut self, id: LinkId, out: &mut [u8], now: Instant) -> Option<usize> {
+        let mut writer = plaintext(out, now);
+        writer.push(&Message::Heartbeat);
+        let length = writer.len();
+        self.seal(id, length, out, Carried::Control, now)
+    }
+
+    /// Seals the symbol behind a key, from where it lies, to the start of `out`; `None` when nobody needs it.
     fn seal_symbol(
         &mut self,
         id: LinkId,
@@ -298,19 +322,20 @@ impl Session {
         out: &mut [u8],
         now: Instant,
     ) -> Option<usize> {
-        if !self.egress.store.is_wanted(key) {
+        let plaintext = self.egress.store.plaintext(key, low_micros(now))?;
+        let bytes = plaintext.len() + DATA_OVERHEAD_BYTES;
+        let keys = self.epochs.current_mut()?.links.get_mut(id.index())?;
+        let index = keys.receiver_index;
+        let Ok(number) = keys.seal.seal_from(index, plaintext, &mut out[..bytes]) else {
+            self.drops.count(DropReason::EpochExpired);
             return None;
-        }
-        let (kind, header, symbol) = self.egress.store.get(key)?;
-        let mut writer = plaintext(out, now);
-        // A source symbol is `length | body`, which is just how SYMBOL writes a body.
-        let fits = match kind {
-            SymbolKind::Source => writer.push(&Message::Symbol(header, &symbol[2..])),
-            SymbolKind::Repair => writer.push(&Message::Repair(header, symbol)),
         };
-        debug_assert!(fits, "the buffer holds a run");
-        let length = writer.len();
-        self.seal(id, length, out, Carried::Symbol(key), now)
+        let number = keys.sent_base + number;
+        self.book(id, number, bytes, Carried::Symbol(key), now);
+        if let Some(since) = self.egress.store.take_since(key) {
+            self.egress.residence.record(now.since(since), now);
+        }
+        Some(bytes)
     }
 
     /// Whether the keys in use still seal for a link. They end for one link alone when it has sealed all it may.
@@ -336,6 +361,12 @@ impl Session {
             return None;
         };
         let number = keys.sent_base + packet_number;
+        self.book(id, number, bytes, carried, now);
+        Some(bytes)
+    }
+
+    /// Books a sealed datagram with everyone who counts what leaves.
+    fn book(&mut self, id: LinkId, number: u64, bytes: usize, carried: Carried, now: Instant) {
         let wire = overhead::wire_bytes(u32::try_from(bytes).unwrap_or(u32::MAX));
         let link = &mut self.links[id.index()];
         link.sent_next = number + 1;
@@ -355,12 +386,14 @@ impl Session {
         self.load.on_transmit(u64::from(wire));
         let pacer = &mut self.wans[wan.index()].pacer;
         match carried {
-            Carried::Symbol(_) | Carried::Probe => pacer.on_transmit(u64::from(wire), now),
+            Carried::Symbol(_) | Carried::Probe => {
+                pacer.on_transmit(u64::from(wire), now);
+                self.on_data_sent(wan, u64::from(wire), now);
+            }
             Carried::Control | Carried::Reports => {
                 pacer.on_transmit_unasked(u64::from(wire), now);
             }
         }
-        Some(bytes)
     }
 
     /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
@@ -395,10 +428,8 @@ fn loss_on_wire(ratio: f64) -> u16 {
 }
 
 fn plaintext(out: &mut [u8], now: Instant) -> Writer<'_> {
-    #[allow(clippy::cast_possible_truncation)] // the low 32 bits are what travels
-    let send_time_us = now.as_micros() as u32;
     let end = out.len() - TAG_BYTES;
-    Writer::new(&mut out[DATA_HEADER_BYTES..end], send_time_us)
+    Writer::new(&mut out[DATA_HEADER_BYTES..end], low_micros(now))
 }
 
 fn single(link: LinkId, to: Option<Origin>, bytes: usize) -> Transmit {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::budget::Shared;
 use super::config::{WanConfig, WanLimits};
 use crate::base::{Instant, Rate, Rng};
-use crate::link::{Delivery, Pacer, RateConfig, RateControl};
+use crate::link::{Delivery, Pacer, Phase, RateConfig, RateControl};
 use crate::wire::message::LinkOpen;
 
 /// Rate of a WAN nobody has measured or configured: a TCP's first window passes in 4 ms, so that its slow start is not
@@ -19,8 +20,10 @@ pub const LOSS_UNIT: f64 = 10_000.0;
 pub struct Wan {
     /// What the client said about it.
     pub config: WanConfig,
-    /// Capacity of our sending direction.
+    /// Capacity of our sending direction. Asleep while another session leads: ask [`Wan`] for figures.
     pub rate: RateControl,
+    /// Our part, where several sessions share the WAN.
+    pub shared: Shared,
     /// Enforces it.
     pub pacer: Pacer,
     /// Whether a round robin over its links goes on from here.
@@ -47,6 +50,7 @@ impl Wan {
         Self {
             config,
             rate,
+            shared: Shared::default(),
             pacer,
             next_link: 0,
             backlogged: false,
@@ -67,12 +71,40 @@ impl Wan {
         self.config.rate_to_peer = rate(open.rate_to_sender_kbit);
         self.config.rate_to_us = rate(open.rate_to_peer_kbit);
         self.rate.set_ceiling(self.config.rate_to_peer);
-        self.pacer.set_rate(self.rate.pacing_rate(), now);
+        self.pacer.set_rate(self.pacing_rate(), now);
+    }
+
+    /// What we may send.
+    pub fn pacing_rate(&self) -> Rate {
+        let part = self.shared.part.as_ref();
+        part.map_or_else(|| self.rate.pacing_rate(), |part| part.rate)
+    }
+
+    /// What of the WAN's capacity is ours.
+    pub fn capacity(&self) -> Rate {
+        let Some(part) = &self.shared.part else {
+            return self.rate.capacity();
+        };
+        #[allow(clippy::cast_precision_loss)] // a ratio
+        let ratio = part.rate.bits_per_s() as f64 / part.pacing.bits_per_s().max(1) as f64;
+        part.capacity.mul_f64(ratio)
+    }
+
+    /// The WAN's capacity, for all sessions that share it.
+    pub fn whole_capacity(&self) -> Rate {
+        let part = self.shared.part.as_ref();
+        part.map_or_else(|| self.rate.capacity(), |part| part.capacity)
+    }
+
+    /// What the rate control is doing.
+    pub fn phase(&self) -> Phase {
+        let part = self.shared.part.as_ref();
+        part.map_or_else(|| self.rate.phase(), |part| part.phase)
     }
 
     /// A delivery sample of the WAN's link number `slot`.
     pub fn on_delivery(&mut self, slot: usize, delivery: &Delivery, now: Instant) {
         self.rate.on_delivery(slot, delivery, now);
-        self.pacer.set_rate(self.rate.pacing_rate(), now);
+        self.pacer.set_rate(self.pacing_rate(), now);
     }
 }

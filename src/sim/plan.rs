@@ -8,7 +8,7 @@ use super::packet::FlowAddress;
 use crate::base::{Prefix, Rate, WanId};
 use crate::crypto::Cipher;
 use crate::crypto::keys::{PresharedKey, PrivateKey};
-use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig};
+use crate::endpoint::{AllowedAddresses, ClientConfig, PeerConfig, ServerConfig, Workers};
 use crate::fec::protection::{Mode as FecMode, RESIDUAL};
 use crate::session::config::{
     Direction, Equalise, Mode, SessionConfig, WanConfig, WanLimits, WanRole,
@@ -62,7 +62,9 @@ pub struct Plan {
     pub seed: u64,
     /// Number of clients; each has all of `links`.
     pub clients: u8,
-    /// Links of a client.
+    /// Workers of each client and of the server.
+    pub workers: [u8; 2],
+    /// Links of a client's worker: all its workers share the cables.
     pub links: Vec<LinkPlan>,
     /// Behaviour of both ends.
     pub session: SessionConfig,
@@ -82,6 +84,7 @@ impl Plan {
         Self {
             seed,
             clients: 1,
+            workers: [1, 1],
             links: (0..)
                 .zip(links)
                 .map(|(wan, words)| LinkPlan::new(wan, words))
@@ -142,13 +145,14 @@ pub const fn session_config() -> SessionConfig {
         heartbeat: Duration::from_millis(100),
         reorder_max: None,
         equalise: Equalise::Auto,
+        gso: crate::link::gso::Wanted::Auto,
         classes: Vec::new(),
         mss_max: None,
     }
 }
 
-/// Configuration of a client of the plan after some restarts of programs.
-pub(super) fn client_config(plan: &Plan, number: u8, restarts: u64) -> ClientConfig {
+/// Configuration of a worker of a client of the plan after some restarts of programs.
+pub(super) fn client_config(plan: &Plan, number: u8, worker: u8, restarts: u64) -> ClientConfig {
     let server_key = if plan.wrong_server_key {
         private_key(255).public()
     } else {
@@ -167,12 +171,13 @@ pub(super) fn client_config(plan: &Plan, number: u8, restarts: u64) -> ClientCon
         session: plan.session.clone(),
         boot_id: seed.to_le_bytes(),
         unix_time_at_zero: Duration::from_secs(1_700_000_000),
-        seed,
+        seed: seed ^ u64::from(worker) << 56,
+        workers: workers(worker, plan.workers[0], seed),
     }
 }
 
-/// Configuration of the plan's server after some restarts of programs.
-pub(super) fn server_config(plan: &Plan, restarts: u64) -> ServerConfig {
+/// Configuration of a worker of the plan's server after some restarts of programs.
+pub(super) fn server_config(plan: &Plan, worker: u8, restarts: u64) -> ServerConfig {
     let peers = (0..plan.clients)
         .map(|number| {
             let host = IpAddr::V4(
@@ -203,8 +208,15 @@ pub(super) fn server_config(plan: &Plan, restarts: u64) -> ServerConfig {
         session: plan.session.clone(),
         boot_id: seed.to_le_bytes(),
         cookie_secret: [7; 32],
-        seed,
+        seed: seed ^ u64::from(worker) << 56,
+        workers: workers(worker, plan.workers[1], seed),
     }
+}
+
+fn workers(own: u8, count: u8, seed: u64) -> Workers {
+    let mut secret = [0; 32];
+    secret[..8].copy_from_slice(&seed.to_le_bytes());
+    Workers { own, count, secret }
 }
 
 /// A key that is the same in every run.

@@ -7,6 +7,9 @@ use crate::base::{Instant, Rng};
 use crate::session::config::WIRE_OVERHEAD_BYTES;
 use crate::session::path::Origin;
 
+/// The first port of a NAT's outside, and how many follow before it gives the next one to a worker.
+const FIRST_PORT: u16 = 40_000;
+const WORKERS_MAX: u16 = 16;
 /// Datagrams that arrive together and have one length reach the endpoint in one buffer, as UDP GRO would do.
 const GRO_DATAGRAMS_MAX: usize = 32;
 
@@ -37,7 +40,8 @@ impl Payload for Parcel {
 pub(super) struct Wire {
     pub(super) up: Impairment<Parcel>,
     pub(super) down: Impairment<Parcel>,
-    pub(super) origin: Origin,
+    /// One for each worker of the client.
+    pub(super) origins: Vec<Origin>,
     /// Longest packet that the device at either end takes: longer ones are refused, not lost.
     pub(super) device_mtu: Option<u32>,
     pub(super) rebinds: u16,
@@ -77,15 +81,19 @@ pub(super) fn gather(
     }
 }
 
-/// The address that the server sees of a client's link after some rebinds.
-pub(super) fn address(client: u8, port: u16, rebinds: u16) -> SocketAddr {
+/// The address that the server sees of a link of a client's worker after some rebinds.
+pub(super) fn address(client: u8, worker: u8, port: u16, rebinds: u16) -> SocketAddr {
     let link = u8::try_from(port).unwrap_or(u8::MAX);
-    SocketAddr::from(([198, 51, client, link], 40_000 + rebinds))
+    let outside = FIRST_PORT + rebinds * WORKERS_MAX + u16::from(worker);
+    SocketAddr::from(([198, 51, client, link], outside))
 }
 
-pub(super) fn client_of(address: SocketAddr) -> u8 {
+/// The client and its worker behind an address.
+pub(super) fn client_of(address: SocketAddr) -> (u8, u8) {
+    let worker = address.port().saturating_sub(FIRST_PORT) % WORKERS_MAX;
+    let worker = u8::try_from(worker).unwrap_or(0);
     match address {
-        SocketAddr::V4(v4) => v4.ip().octets()[2],
-        SocketAddr::V6(_) => u8::MAX,
+        SocketAddr::V4(v4) => (v4.ip().octets()[2], worker),
+        SocketAddr::V6(_) => (u8::MAX, worker),
     }
 }

@@ -6,24 +6,26 @@
 //! ```
 //!
 //! Never reads a clock. The event loop is the driver's: after each `handle_*` all polls are drained, then time jumps
-//! to whatever is due first. The order of events at one instant is fixed, so a seed tells the whole story but for the
-//! bytes of the handshakes.
+//! to whatever is due first. Both ends may have several workers: what these tell each other arrives at once, and the
+//! TUN reads a flow where its last frame was written, as the kernel's does. The order of events at one instant is
+//! fixed, so a seed tells the whole story but for the bytes of the handshakes.
 //!
 //! Checked at every step, with a panic that names the fault: time moves on; nothing comes out of a TUN twice or that
 //! was never sent.
 
 mod figures;
+mod workers;
 
 use std::time::Duration;
 
 use super::impairment::{Impairment, Spec};
 use super::ledger::{Counts, Ledger};
 use super::packet::{self, FlowAddress, Side};
-use super::plan::{Plan, client_config, server_config};
+use super::plan::Plan;
 use super::traffic::Flow;
-use super::wire::{Parcel, Wire, address, client_of, gather};
+use super::wire::{Parcel, Wire, client_of, gather};
 use crate::base::{FRAME_BYTES_MAX, Instant, Rng};
-use crate::endpoint::{Client, Endpoint, Event, Server, Transmit};
+use crate::endpoint::{Client, Endpoint, Event, NoOthers, Server, Transmit};
 use crate::session::RUN_BYTES_MAX;
 use crate::session::path::Origin;
 
@@ -32,7 +34,8 @@ const TURNS_MAX: u32 = 2_000;
 /// One client and its links.
 #[derive(Debug)]
 struct Node {
-    client: Client,
+    /// By worker.
+    clients: Vec<Client>,
     wires: Vec<Wire>,
 }
 
@@ -42,6 +45,8 @@ struct Slot {
     flow: Flow,
     client: u8,
     ledgers: [Ledger; 2],
+    /// Which worker's queue the TUN of each side gives its frames to.
+    queues: [u8; 2],
 }
 
 /// Names a flow of a world.
@@ -54,7 +59,9 @@ pub struct World {
     now: Instant,
     plan: Plan,
     nodes: Vec<Node>,
-    server: Server,
+    /// By worker.
+    servers: Vec<Server>,
+    handed: workers::Handed,
     flows: Vec<Slot>,
     events: Vec<(Instant, Side, Event)>,
     /// Turns at the present instant.
@@ -72,17 +79,13 @@ impl World {
         let mut rng = Rng::new(plan.seed);
         let nodes = (0..plan.clients)
             .map(|number| Node {
-                client: Client::new(client_config(&plan, number, 0), now),
+                clients: workers::clients(&plan, number, 0, now),
                 wires: (0_u16..)
                     .zip(&plan.links)
                     .map(|(port, link)| Wire {
                         up: Impairment::new(link.up.clone(), rng.next_u64()),
                         down: Impairment::new(link.down.clone(), rng.next_u64()),
-                        origin: Origin {
-                            port,
-                            address: address(number, port, 0),
-                            local: None,
-                        },
+                        origins: workers::origins(&plan, number, port, 0),
                         device_mtu: link.device_mtu,
                         rebinds: 0,
                         nat_drops: 0,
@@ -92,7 +95,8 @@ impl World {
             .collect();
         Self {
             now,
-            server: Server::new(server_config(&plan, 0), now),
+            servers: workers::servers(&plan, 0, now),
+            handed: workers::Handed::default(),
             nodes,
             plan,
             flows: Vec::new(),
@@ -123,6 +127,10 @@ impl World {
             flow,
             client,
             ledgers: Default::default(),
+            queues: self
+                .plan
+                .workers
+                .map(|count| workers::first_queue(id, count)),
         });
         id
     }
@@ -163,14 +171,14 @@ impl World {
         &self.events
     }
 
-    /// The client of a number.
+    /// The client of a number; its first worker.
     pub fn client(&mut self, number: u8) -> &mut Client {
-        &mut self.nodes[usize::from(number)].client
+        &mut self.nodes[usize::from(number)].clients[0]
     }
 
-    /// The server.
-    pub const fn server(&mut self) -> &mut Server {
-        &mut self.server
+    /// The server; its first worker.
+    pub fn server(&mut self) -> &mut Server {
+        &mut self.servers[0]
     }
 
     /// Changes one or both directions of a link from now on.
@@ -195,20 +203,21 @@ impl World {
     pub fn rebind(&mut self, client: u8, link: usize) {
         let wire = &mut self.nodes[usize::from(client)].wires[link];
         wire.rebinds += 1;
-        wire.origin.address = address(client, wire.origin.port, wire.rebinds);
+        let port = wire.origins[0].port;
+        wire.origins = workers::origins(&self.plan, client, port, wire.rebinds);
     }
 
     /// The server's program starts anew and knows nothing.
     pub fn restart_server(&mut self) {
         self.restarts += 1;
-        self.server = Server::new(server_config(&self.plan, self.restarts), self.now);
+        self.servers = workers::servers(&self.plan, self.restarts, self.now);
     }
 
     /// A client's program starts anew and knows nothing.
     pub fn restart_client(&mut self, number: u8) {
         self.restarts += 1;
-        let config = client_config(&self.plan, number, self.restarts);
-        self.nodes[usize::from(number)].client = Client::new(config, self.now);
+        let clients = workers::clients(&self.plan, number, self.restarts, self.now);
+        self.nodes[usize::from(number)].clients = clients;
     }
 
     /// Runs for a time.
@@ -241,9 +250,13 @@ impl World {
     }
 
     fn next_event(&self) -> Instant {
-        let mut next = self.server.poll_timeout(self.now);
+        let servers = self.servers.iter();
+        let timeouts = servers.map(|server| server.poll_timeout(self.now));
+        let mut next = timeouts.min().unwrap_or(Instant::FAR);
         for node in &self.nodes {
-            next = next.min(node.client.poll_timeout(self.now));
+            for client in &node.clients {
+                next = next.min(client.poll_timeout(self.now));
+            }
             for wire in &node.wires {
                 next = next
                     .min(wire.up.poll_timeout())
@@ -258,9 +271,14 @@ impl World {
 
     /// Who asks to be woken, for a panic.
     fn whose_turn(&self) -> String {
-        let mut text = format!("server {:?}", self.server.next_timer(self.now));
+        let mut text = String::new();
+        for server in &self.servers {
+            text += &format!("server {:?}, ", server.next_timer(self.now));
+        }
         for node in &self.nodes {
-            text += &format!(", client {:?}", node.client.next_timer(self.now));
+            for client in &node.clients {
+                text += &format!(", client {:?}", client.next_timer(self.now));
+            }
             for wire in &node.wires {
                 let (up, down) = (wire.up.poll_timeout(), wire.down.poll_timeout());
                 text += &format!(", wire {up:?} {down:?}");
@@ -278,14 +296,17 @@ impl World {
         for at in 0..self.nodes.len() {
             self.receive(at);
         }
-        if now >= self.server.poll_timeout(now) {
-            self.server.handle_timeout(now);
-        }
-        for node in &mut self.nodes {
-            if now >= node.client.poll_timeout(now) {
-                node.client.handle_timeout(now);
+        for server in &mut self.servers {
+            if now >= server.poll_timeout(now) {
+                server.handle_timeout(now);
             }
         }
+        for client in self.nodes.iter_mut().flat_map(|node| &mut node.clients) {
+            if now >= client.poll_timeout(now) {
+                client.handle_timeout(now);
+            }
+        }
+        self.exchange();
         for at in 0..self.flows.len() {
             if now >= self.flows[at].flow.poll_timeout() {
                 self.flows[at].flow.handle_timeout(now);
@@ -317,19 +338,32 @@ impl World {
         for link in 0..self.nodes[at].wires.len() {
             gather(&mut self.nodes[at].wires[link].up, now, &mut arrived);
             for (mut bytes, origin) in arrived.drain(..) {
-                self.server.handle_datagrams(Some(origin), &mut bytes, now);
+                let worker = self.listener(origin);
+                let Self {
+                    servers, handed, ..
+                } = self;
+                servers[worker].handle_datagrams(Some(origin), &mut bytes, now, handed);
+                self.take_over(Side::Server, at);
                 self.drain_frames(Side::Server, at);
             }
             gather(&mut self.nodes[at].wires[link].down, now, &mut arrived);
             for (mut bytes, origin) in arrived.drain(..) {
                 let wire = &mut self.nodes[at].wires[link];
-                if origin.address != wire.origin.address {
+                let known = wire
+                    .origins
+                    .iter()
+                    .any(|known| known.address == origin.address);
+                if !known {
                     wire.nat_drops += 1;
                     continue;
                 }
-                self.nodes[at]
-                    .client
-                    .handle_datagrams(None, &mut bytes, now);
+                let worker = usize::from(client_of(origin.address).1);
+                self.nodes[at].clients[worker].handle_datagrams(
+                    None,
+                    &mut bytes,
+                    now,
+                    &mut NoOthers,
+                );
                 self.drain_frames(Side::Client, at);
             }
         }
@@ -347,13 +381,18 @@ impl World {
                 let arrival = packet::read(&frame).expect("hosts write what they can read");
                 let slot = &mut self.flows[at];
                 slot.ledgers[side.index()].on_sent(&arrival);
+                let (node, queue) = (
+                    usize::from(slot.client),
+                    usize::from(slot.queues[side.index()]),
+                );
+                let handed = &mut self.handed;
                 match side {
                     Side::Client => {
-                        let node = &mut self.nodes[usize::from(slot.client)];
-                        node.client.handle_frame(&frame, now);
+                        self.nodes[node].clients[queue].handle_frame(&frame, now, handed);
                     }
-                    Side::Server => self.server.handle_frame(&frame, now),
+                    Side::Server => self.servers[queue].handle_frame(&frame, now, handed),
                 }
+                self.take_over(side, node);
             }
             self.frame = frame;
         }
@@ -361,41 +400,56 @@ impl World {
     }
 
     fn drain_client(&mut self, at: usize) {
+        for worker in 0..self.nodes[at].clients.len() {
+            self.drain_client_worker(at, worker);
+        }
+        self.drain_frames(Side::Client, at);
+    }
+
+    fn drain_client_worker(&mut self, at: usize, worker: usize) {
         let now = self.now;
-        while let Some(event) = self.nodes[at].client.poll_event() {
+        while let Some(event) = self.nodes[at].clients[worker].poll_event() {
             self.events.push((now, Side::Client, event));
         }
-        while let Some(transmit) = self.nodes[at].client.poll_transmit(now, &mut self.buffer) {
+        while let Some(transmit) =
+            self.nodes[at].clients[worker].poll_transmit(now, &mut self.buffer)
+        {
             let Transmit {
                 link,
                 bytes,
                 segment,
                 ..
             } = transmit;
-            let (peer, link) = link.expect("a client sends on links");
-            let Node { client, wires } = &mut self.nodes[at];
+            let (session, link) = link.expect("a client sends on links");
+            let Node { clients, wires } = &mut self.nodes[at];
             let wire = &mut wires[link.index()];
             for datagram in self.buffer[..bytes].chunks(usize::from(segment)) {
                 if let Some(room) = wire.refusal(datagram) {
-                    client.on_path_limit(peer, link, room, now);
+                    clients[worker].on_path_limit(session, link, room, now);
                     continue;
                 }
                 let parcel = Parcel {
                     bytes: datagram.to_vec(),
-                    origin: wire.origin,
+                    origin: wire.origins[worker],
                 };
                 wire.up.handle_packet(parcel, now);
             }
         }
-        self.drain_frames(Side::Client, at);
     }
 
     fn drain_server(&mut self) {
+        for worker in 0..self.servers.len() {
+            self.drain_server_worker(worker);
+        }
+        self.drain_frames(Side::Server, 0);
+    }
+
+    fn drain_server_worker(&mut self, worker: usize) {
         let now = self.now;
-        while let Some(event) = self.server.poll_event() {
+        while let Some(event) = self.servers[worker].poll_event() {
             self.events.push((now, Side::Server, event));
         }
-        while let Some(transmit) = self.server.poll_transmit(now, &mut self.buffer) {
+        while let Some(transmit) = self.servers[worker].poll_transmit(now, &mut self.buffer) {
             let Transmit {
                 link,
                 origin,
@@ -403,13 +457,14 @@ impl World {
                 segment,
             } = transmit;
             let origin = origin.expect("a server's sockets are not connected");
-            let Some(node) = self.nodes.get_mut(usize::from(client_of(origin.address))) else {
+            let (client, _) = client_of(origin.address);
+            let Some(node) = self.nodes.get_mut(usize::from(client)) else {
                 continue; // an address that never was
             };
             let wire = &mut node.wires[usize::from(origin.port)];
             for datagram in self.buffer[..bytes].chunks(usize::from(segment)) {
-                if let (Some(room), Some((peer, link))) = (wire.refusal(datagram), link) {
-                    self.server.on_path_limit(peer, link, room, now);
+                if let (Some(room), Some((session, link))) = (wire.refusal(datagram), link) {
+                    self.servers[worker].on_path_limit(session, link, room, now);
                     continue;
                 }
                 let parcel = Parcel {
@@ -419,22 +474,28 @@ impl World {
                 wire.down.handle_packet(parcel, now);
             }
         }
-        self.drain_frames(Side::Server, 0);
     }
 
     /// Frames that leave the tunnel at one side reach their hosts.
     fn drain_frames(&mut self, side: Side, at: usize) {
+        for worker in 0..usize::from(self.plan.workers[side.index()]) {
+            self.drain_frames_of(side, at, worker);
+        }
+    }
+
+    fn drain_frames_of(&mut self, side: Side, at: usize, worker: usize) {
         let now = self.now;
         let mut frame = std::mem::take(&mut self.frame);
         frame.resize(FRAME_BYTES_MAX, 0);
         loop {
             let polled = match side {
-                Side::Client => self.nodes[at].client.poll_frame(now, &mut frame),
-                Side::Server => self.server.poll_frame(now, &mut frame),
+                Side::Client => self.nodes[at].clients[worker].poll_frame(now, &mut frame),
+                Side::Server => self.servers[worker].poll_frame(now, &mut frame),
             };
             let Some(bytes) = polled else { break };
             let arrival = packet::read(&frame[..bytes]).expect("a frame comes out as it went in");
             let slot = &mut self.flows[usize::from(arrival.flow)];
+            slot.queues[side.index()] = u8::try_from(worker).unwrap_or(0);
             let ledger = &mut slot.ledgers[side.other().index()];
             if let Err(fault) = ledger.on_delivered(&arrival) {
                 panic!("{now:?} at {side:?}: {fault}");

@@ -18,7 +18,7 @@ use crate::base::Rate;
 use crate::base::id::LINKS_MAX;
 
 /// What the caller knows of one link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
     /// What the link may carry; links of one WAN share its capacity.
     pub capacity: Rate,

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 pub mod arena;
+pub mod batch;
 pub mod clock;
 pub mod datapath;
 pub mod listen;
@@ -26,7 +27,7 @@ pub mod wake;
 mod option;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use clock::Clock;
 pub use datapath::{Datapath, DatapathError, Handler, SendSlot, Tier};
@@ -34,6 +35,6 @@ pub use namespace::Namespace;
 pub use netdev::{Netdev, NetdevError};
 pub use packet::{PacketError, PacketSocket, ReceiveBatch};
 pub use signal::{Signal, Signals};
-pub use tun::{Tun, TunConfig, TunError};
+pub use tun::{Offloads, Tun, TunConfig, TunError};
 pub use udp::{UdpConfig, UdpError, UdpSocket};
 pub use wake::Wake;

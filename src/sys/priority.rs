@@ -33,8 +33,46 @@ pub fn raise() -> io::Result<()> {
     option::check(result)
 }
 
+/// Most processors that the kernel can have (CONFIG_NR_CPUS on x86-64), rounded up to whole words.
+const CPUS_MAX: u16 = 8192;
+
+/// Binds the calling thread to one processor.
+///
+/// # Errors
+/// EINVAL: there is no such processor, or it is not among those that the process may use.
+pub fn pin(cpu: u16) -> io::Result<()> {
+    let mut set = [0_u64; CPUS_MAX as usize / 64];
+    let word = set
+        .get_mut(usize::from(cpu / 64))
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    *word = 1 << (cpu % 64);
+    // SAFETY: the pointer is to a live array of `size_of_val` bytes, which is how long a mask may be, in the words of
+    // a 64-bit kernel; the call copies it. 0 is the calling thread.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) };
+    option::check(result)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_thread_is_bound_to_a_processor_that_exists() {
+        let bound = std::thread::spawn(|| {
+            let there = super::pin(0);
+            // SAFETY: the call takes no arguments.
+            let at = unsafe { libc::sched_getcpu() };
+            (
+                there,
+                at,
+                super::pin(super::CPUS_MAX - 1),
+                super::pin(u16::MAX),
+            )
+        });
+        let (there, at, too_high, impossible) = bound.join().expect("binding never panics");
+        // A container may keep us off the first one.
+        assert!(there.is_err() || at == 0);
+        assert!(too_high.is_err() && impossible.is_err());
+    }
+
     #[test]
     fn a_refusal_is_an_error_and_nothing_more() {
         // In a thread of its own: the nice value is the thread's.

@@ -26,6 +26,8 @@ pub struct TcpInfo {
     pub reordering: u32,
     /// Segments sent and not acknowledged.
     pub in_flight_segments: u32,
+    /// Payload bytes of a full segment.
+    pub segment_bytes: u32,
     /// Payload bytes sent since the start, those sent again counted again.
     pub bytes_sent: u64,
 }
@@ -40,6 +42,7 @@ impl From<&libc::tcp_info> for TcpInfo {
             window_segments: raw.tcpi_snd_cwnd,
             reordering: raw.tcpi_reordering,
             in_flight_segments: raw.tcpi_unacked,
+            segment_bytes: raw.tcpi_snd_mss,
             bytes_sent: raw.tcpi_bytes_sent,
         }
     }

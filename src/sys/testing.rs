@@ -11,11 +11,11 @@ use super::tun::{Tun, TunConfig, TunError};
 use super::udp::{UdpConfig, UdpSocket};
 
 /// No condition of a test takes longer than this, on a machine shared with much else.
-pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs `test` on a thread with a network namespace of its own, in which only a loopback interface exists.
 /// Says loudly when that is not permitted.
-pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(error) = super::namespace::enter_new_network() {
             eprintln!("SKIPPED: cannot make a network namespace: {error}");
@@ -29,7 +29,7 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// A TUN device, or `None` with a loud word when that is not permitted.
-pub(super) fn tun(name: &str, config: TunConfig) -> Option<Tun> {
+pub(crate) fn tun(name: &str, config: TunConfig) -> Option<Tun> {
     match Tun::create(name, config) {
         Ok(tun) => Some(tun),
         Err(TunError::Open(source) | TunError::Attach { source, .. })

@@ -66,6 +66,9 @@ pub enum UdpError {
     /// UDP_SEGMENT (Linux 4.18) is missing or the size is impossible.
     #[error("UDP segmentation offload is not available")]
     Segment(#[source] io::Error),
+    /// Out of descriptors.
+    #[error("cannot duplicate a UDP socket")]
+    Clone(#[source] io::Error),
     /// UDP_GRO (Linux 5.0) is missing.
     #[error("UDP receive offload is not available")]
     Gro(#[source] io::Error),
@@ -109,6 +112,15 @@ impl UdpSocket {
             receive_buffer_bytes,
             send_buffer_bytes,
         })
+    }
+
+    /// A second handle to the same socket, for another thread.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> Result<Self, UdpError> {
+        let inner = self.inner.try_clone().map_err(UdpError::Clone)?;
+        Ok(Self { inner, ..*self })
     }
 
     /// Fixes the peer: sends need no address, and datagrams of others are not received. May be called again
@@ -302,6 +314,15 @@ pub(super) fn set_segment(fd: BorrowedFd<'_>, bytes: u16) -> io::Result<()> {
 pub(super) fn segment(fd: BorrowedFd<'_>) -> u16 {
     let value = option::get(fd, libc::SOL_UDP, libc::UDP_SEGMENT).unwrap_or(0);
     u16::try_from(value).unwrap_or(0)
+}
+
+/// Sends bytes to the connected peer as datagrams of `segment`. Returns errno on failure.
+pub(super) fn send_segments(fd: BorrowedFd<'_>, bytes: &[u8], segment: u16) -> Result<(), i32> {
+    let cut = [ControlMessage::UdpGsoSegments(&segment)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(bytes)], &cut, flags, None)
+        .map(drop)
+        .map_err(|errno| errno as i32)
 }
 
 /// Sends one datagram to the connected peer uncut, whatever UDP_SEGMENT is set to. Returns errno on failure.

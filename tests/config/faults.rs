@@ -24,7 +24,7 @@ source_ips = [\"192.168.1.20\", \"192.168.1.20\", 7]
 links_per_wan = 0
 [performance]
 mode = \"balance\"
-threads = 4
+threads = 17
 [security]
 peer_public_key = \"short\"
 ";
@@ -35,7 +35,7 @@ peer_public_key = \"short\"
         "config.toml:5:47: links.source_ips[2] = 7: is of type integer, not a string; allowed: a list of addresses of this host, one for each WAN, each once",
         "config.toml:6:17: links.links_per_wan = 0: is out of range; allowed: 1 to 8; at most 32 links in all",
         "config.toml:8:8: performance.mode = \"balance\": is not known (did you mean \"balanced\"?); allowed: balanced, throughput, latency, redundant, weighted, single_best, round_robin",
-        "config.toml:9:11: performance.threads = 4: is out of range; allowed: \"auto\" or 1 (the data path has one worker in each process)",
+        "config.toml:9:11: performance.threads = 17: is out of range; allowed: \"auto\" or 1 to 16",
         "config.toml:11:19: security.peer_public_key = \"short\": is not a public key; `chainlightning pubkey < private.key` prints one; allowed: a public key: 44 characters of base64",
     ];
     assert_eq!(messages(text, Role::Client), expected);
@@ -116,6 +116,11 @@ client | performance.equalise = "yes" | is not known
 client | performance.reorder_max_ms = "long" | "auto" or an integer
 client | performance.heartbeat_interval_ms = 5 | out of range
 client | performance.offload = 1 | not true or false
+client | performance.threads = 0 | out of range
+client | performance.threads = "many" | "auto" or an integer
+server | performance.cpu_affinity = [0, 0] | there twice
+server | performance.cpu_affinity = [-1] | no processor
+server | performance.cpu_affinity = 1 | not a list
 client | security.cipher = "aes" | is not known
 client | security.rekey_interval_s = 151 | out of range
 client | routing.table = 254 | the system's own

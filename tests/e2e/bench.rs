@@ -17,6 +17,12 @@ pub fn cases() -> Vec<Case> {
             run: compares_tcp_mptcp_and_the_tunnel,
         },
         Case {
+            name: "bench_measures_the_tunnel_without_limits",
+            limit: Duration::from_secs(90),
+            tunnel: true,
+            run: measures_the_tunnel_without_limits,
+        },
+        Case {
             name: "bench_measures_its_emulator",
             limit: Duration::from_secs(60),
             tunnel: false,
@@ -34,11 +40,16 @@ const LINKS: [&str; 4] = [
 ];
 
 fn bench(words: &[&str]) -> Result<Value, crate::support::Failure> {
+    let words: Vec<_> = words.iter().chain(&LINKS).copied().collect();
+    bench_of(&words)
+}
+
+/// The JSON document of a benchmark.
+fn bench_of(words: &[&str]) -> Result<Value, crate::support::Failure> {
     let program = option_env!("CARGO_BIN_EXE_chainlightning").unwrap_or("chainlightning");
     let output = std::process::Command::new(program)
         .arg("bench")
         .args(words)
-        .args(LINKS)
         .arg("--json")
         .output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -97,6 +108,57 @@ fn compares_tcp_mptcp_and_the_tunnel() -> Outcome {
     }
     check!(number(&row["tunnel"]["to_bound"]) > 0.0, "{row:#}");
     check!(number(&row["tunnel"]["to_link"]) > 0.0, "{row:#}");
+    Ok(())
+}
+
+fn measures_the_tunnel_without_limits() -> Outcome {
+    let report = bench_of(&[
+        "tunnel",
+        "--direction=up",
+        "--seconds=2",
+        "--warmup=1",
+        "--compare=baseline,openvpn",
+        "--set=fec_mode=off",
+    ])?;
+    check!(report["schema"] == 1, "{}", report["schema"]);
+    let contenders = report["rows"][0]["contenders"].as_array();
+    let names: Vec<_> = contenders.into_iter().flatten().collect();
+    check!(names.len() == 3, "{report:#}");
+    let number = |contender: usize, pointer: &str| {
+        let value = names[contender].pointer(&format!("/runs/0{pointer}"));
+        value.and_then(Value::as_f64).unwrap_or(f64::NAN)
+    };
+    for (contender, name) in ["tunnel", "baseline"].into_iter().enumerate() {
+        check!(names[contender]["name"] == name, "{}", names[contender]);
+        check!(
+            number(contender, "/goodput_mbps") > 1.0,
+            "{name}: {report:#}"
+        );
+        check!(
+            number(contender, "/packets_per_s") > 100.0,
+            "{name}: {report:#}"
+        );
+        check!(
+            number(contender, "/ping_idle/p50_ms") > 0.0,
+            "{name}: {report:#}"
+        );
+    }
+    check!(number(0, "/mbit_per_cpu_s") > 1.0, "{report:#}");
+    for side in ["client", "server"] {
+        check!(
+            number(0, &format!("/{side}/resident_mb")) > 1.0,
+            "{report:#}"
+        );
+    }
+    check!(number(0, "/engine/datagrams_per_send") >= 1.0, "{report:#}");
+    check!(number(0, "/engine/repair_share") < 1e-9, "{report:#}");
+    check!(number(1, "/mbit_per_cpu_s").is_nan(), "{report:#}");
+    // Another tunnel is measured, or what is missing is said; it is no part of this test.
+    let rival = names[2];
+    let ran = rival["runs"]
+        .as_array()
+        .is_some_and(|runs| !runs.is_empty());
+    check!(ran || rival["missing"].is_string(), "{rival:#}");
     Ok(())
 }
 

@@ -11,10 +11,12 @@
 
 mod bench;
 mod daemons;
+mod datapath;
 mod failures;
 mod plain;
 mod support;
 mod traffic;
+mod workers;
 
 use std::ffi::OsString;
 use std::fs;
@@ -94,8 +96,10 @@ fn cases() -> Vec<Case> {
     [
         plain::cases(),
         traffic::cases(),
+        workers::cases(),
         failures::cases(),
         daemons::cases(),
+        datapath::cases(),
         bench::cases(),
     ]
     .into_iter()

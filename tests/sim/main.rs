@@ -13,3 +13,4 @@ mod sessions;
 mod sizes;
 mod storm;
 mod throughput;
+mod workers;

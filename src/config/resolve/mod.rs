@@ -16,9 +16,10 @@ use super::context::{Context, Placed};
 use super::file::{File, Table};
 use super::keyfile::KeyFiles;
 use super::values::{
-    Backend, CipherChoice, Config, Equalise, FecMode, LogLevel, Logging, Mode, Performance, Role,
-    Routing, Security, Threads,
+    Backend, CipherChoice, Config, Equalise, FecMode, Gso, LogLevel, Logging, Mode, Performance,
+    Role, Routing, Security, Threads, ZeroCopy,
 };
+use crate::base::id::SESSIONS_MAX;
 
 /// The configuration of this file, or `None` when `context` holds faults.
 pub(super) fn resolve<'a>(
@@ -86,7 +87,8 @@ fn performance<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Performance 
     }
     let rtt_weight = context.number(table, "rtt_weight", 0.0..=10.0);
     let loss_weight = context.number(table, "loss_weight", 0.0..=10.0);
-    let threads = context.auto_or(table, "threads", 1..=1);
+    let threads = context.auto_or(table, "threads", 1..=THREADS_MAX);
+    let cpu_affinity = cpu_affinity(context, table);
     let reorder_max = context.auto_or(table, "reorder_max_ms", 0..=1000);
     let heartbeat = context.integer(table, "heartbeat_interval_ms", 10..=5000);
     Performance {
@@ -101,8 +103,32 @@ fn performance<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Performance 
         reorder_max: reorder_max.map(|found| Duration::from_millis(narrow(&found))),
         backend: context.named::<Backend>(table, "backend"),
         threads: threads.map_or(Threads::Auto, |found| Threads::Exactly(narrow(&found))),
+        cpu_affinity,
         offload: flag(context, table, "offload"),
+        gso: context.named::<Gso>(table, "gso"),
+        zero_copy: context.named::<ZeroCopy>(table, "zero_copy"),
     }
+}
+
+/// A session for each worker, and no more than a peer may have.
+#[allow(clippy::cast_possible_wrap)] // 16
+const THREADS_MAX: i64 = SESSIONS_MAX as i64;
+
+/// Highest number of a processor that is believed: the largest kernels are built for 8192.
+const CPU_MAX: i64 = 8191;
+
+fn cpu_affinity<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Vec<u16> {
+    let mut cpus = Vec::new();
+    for cpu in context.list_of::<i64>(table, "cpu_affinity") {
+        if !(0..=CPU_MAX).contains(&cpu.value) {
+            context.fault(&cpu, "is no processor");
+        } else if cpus.contains(&narrow(&cpu)) {
+            context.fault(&cpu, "is there twice");
+        } else {
+            cpus.push(narrow(&cpu));
+        }
+    }
+    cpus
 }
 
 fn security<'a>(context: &mut Context<'a>, table: &Table<'a>) -> Security {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::base::Prefix;
 use crate::crypto::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::endpoint::PeerId;
+use crate::endpoint::mail::Workers;
 use crate::endpoint::peer_table::PeerTable;
 use crate::session::config::SessionConfig;
 
@@ -57,6 +58,8 @@ pub struct ServerConfig {
     pub cookie_secret: [u8; 32],
     /// Seed from the system's random source.
     pub seed: u64,
+    /// Which of the server's workers this is. All have the same `boot_id` and `cookie_secret`, and their own `seed`.
+    pub workers: Workers,
 }
 
 impl std::fmt::Debug for ServerConfig {

@@ -3,6 +3,7 @@
 use super::super::codec::Codec;
 use super::*;
 use crate::base::Rng;
+use std::time::Duration;
 
 const NOW: Instant = Instant::ZERO;
 const BODY_MAX: usize = 60;
@@ -368,4 +369,53 @@ fn hostile_symbols_never_panic_and_stay_within_bounds() {
         }
     }
     assert!(decoder.symbols_held() <= 64);
+}
+
+impl Decoder {
+    /// What [`Decoder::expire`] does, by looking at every group.
+    fn expire_slowly(&mut self, before: Instant) {
+        for id in self.oldest_held..=self.newest {
+            let state = &self.groups[ring_index(id)];
+            let passed = match state.phase {
+                Phase::Open if state.opened_at >= before => return,
+                Phase::Open => {
+                    self.give_up(id);
+                    true
+                }
+                Phase::Unseen => false,
+                Phase::Complete | Phase::GivenUp | Phase::Inconsistent => id == self.oldest_held,
+            };
+            if passed {
+                self.oldest_held = id + 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn expiry_finds_what_looking_at_every_group_finds() {
+    let mut rng = Rng::new(8);
+    let [mut quick, mut slow] = [(); 2].map(|()| Decoder::new(16, 64));
+    let mut newest = 0_u32;
+    for step in 0..20_000_u64 {
+        let now = Instant::from_millis(step);
+        newest += u32::from(rng.chance(0.3)) * u32::try_from(1 + rng.below(3)).unwrap();
+        let group = GroupId(newest.saturating_sub(u32::try_from(rng.below(6)).unwrap()));
+        let index = u8::try_from(rng.below(3)).unwrap();
+        let repair = rng.chance(0.3);
+        for decoder in [&mut quick, &mut slow] {
+            let _ = if repair {
+                decoder.on_repair(group, 2, 1, 0, &[0; 4], now)
+            } else {
+                decoder.on_source(group, index, &[], true, now)
+            };
+        }
+        let age = Duration::from_millis(if rng.chance(0.01) { 2 } else { 60 });
+        quick.expire(now - age);
+        slow.expire_slowly(now - age);
+        assert_eq!(quick.counters(), slow.counters(), "step {step}");
+        assert_eq!(quick.oldest_held, slow.oldest_held, "step {step}");
+        assert_eq!(quick.symbols_held(), slow.symbols_held(), "step {step}");
+    }
+    assert!(quick.counters().unrecoverable_symbols > 0);
 }

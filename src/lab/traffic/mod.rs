@@ -4,12 +4,14 @@
 
 pub mod capture;
 pub mod connection;
+pub mod flood;
 pub mod ping;
 pub mod tcp;
 pub mod udp;
 
 pub use capture::Capture;
 pub use connection::{Connection, Dial, End, Protocol};
+pub use flood::{Flood, FloodConfig, FloodTrial};
 pub use ping::{PingConfig, PingReport, Pinger};
 pub use tcp::{BulkConfig, BulkFlow, BulkReport};
 pub use udp::{UdpConfig, UdpFlow, UdpReport};

@@ -71,7 +71,7 @@ impl Files<'_> {
             Ipv4Addr::UNSPECIFIED.into()
         };
         let mut text = self.general(any, (INNER_SERVER_V4, INNER_SERVER_V6), inner_client(0));
-        text += &self.common("server", "");
+        text += &self.common("server", "", 1);
         for (index, key) in keys.iter().enumerate() {
             let (v4, v6) = inner_client(index);
             let name = client_name(index);
@@ -98,6 +98,7 @@ impl Files<'_> {
         text += &self.common(
             &client_name(index),
             &format!("peer_public_key = \"{server}\""),
+            0,
         );
         let wans = self
             .wans
@@ -139,20 +140,24 @@ impl Files<'_> {
     }
 
     /// The sections that both sides write alike; `[links]` stands last, open for more lines.
-    fn common(&self, name: &str, peer: &str) -> String {
+    fn common(&self, name: &str, peer: &str, side: usize) -> String {
         let directory = self.directory.display();
         let TunnelSpec {
             links_per_wan,
             performance,
+            security,
             log_level,
             ..
         } = self.spec;
+        let threads = self.spec.threads.map(|threads| threads[side]);
+        let threads = threads.map(|count| format!("threads = {count}\n"));
+        let threads = threads.unwrap_or_default();
         let ports = usize::from(*links_per_wan) * self.wans.len();
         format!(
-            "[performance]\n{performance}\n\
+            "[performance]\n{threads}{performance}\n\
              [status]\ncontrol_socket = \"{directory}/{name}.sock\"\n\
              [logging]\nlevel = \"{log_level}\"\n\
-             [security]\nprivate_key_file = \"{directory}/{name}.key\"\n{peer}\n\
+             [security]\nprivate_key_file = \"{directory}/{name}.key\"\n{peer}\n{security}\n\
              [links]\nstart_port = {START_PORT}\nports = {ports}\nlinks_per_wan = {links_per_wan}\n"
         )
     }

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use super::Delivery;
-use crate::base::id::LINKS_MAX;
+use crate::base::id::{LINKS_MAX, SESSIONS_MAX};
 use crate::base::{Instant, Rate};
 
 /// Points kept per link, at least [`POINT_SPACING`] apart: half a second.
@@ -27,6 +27,8 @@ const GAP_MICROS: i64 = 40_000;
 const GAP_RATIO: i64 = 4;
 /// No stretch is believed beyond this.
 const STRETCH_MAX: f64 = 100.0;
+/// Links of all sessions that may share a WAN.
+const TRACKS_MAX: usize = LINKS_MAX * SESSIONS_MAX;
 /// Fewest packets and points of a measurement.
 const PACKETS_MIN: u64 = 8;
 const POINTS_MIN: u32 = 3;
@@ -227,6 +229,10 @@ impl Meter {
 
     /// Takes a report of a link; true when the link was silent before it, and what came before is forgotten.
     pub(super) fn on_delivery(&mut self, slot: usize, sample: &Delivery) -> bool {
+        if slot >= self.tracks.len() {
+            // The first word of a session that shares the WAN; its links come together.
+            self.tracks.resize((slot + 1).min(TRACKS_MAX), Track::new());
+        }
         let Some(track) = self.tracks.get_mut(slot) else {
             return false;
         };
@@ -245,6 +251,13 @@ impl Meter {
     pub(super) fn reset(&mut self) {
         for track in &mut self.tracks {
             track.count = 0;
+        }
+    }
+
+    /// Forgets links that are no more, with what they had in flight.
+    pub(super) fn forget(&mut self, slots: std::ops::Range<usize>) {
+        for track in self.tracks.iter_mut().take(slots.end).skip(slots.start) {
+            *track = Track::new();
         }
     }
 
@@ -295,7 +308,7 @@ pub(super) fn bits(rate: Rate) -> f64 {
 
 /// Back to a [`Rate`].
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // float-to-int casts saturate
-pub(super) fn rate(bits_per_s: f64) -> Rate {
+pub fn rate(bits_per_s: f64) -> Rate {
     Rate::from_bits_per_s(bits_per_s as u64)
 }
 
@@ -384,6 +397,21 @@ mod tests {
         };
         assert!(meter.on_delivery(0, &after));
         assert!(meter.measure(Instant::ZERO, Instant::FAR).is_none());
+    }
+
+    #[test]
+    fn links_of_other_sessions_find_room_and_leave_nothing_behind() {
+        let mut meter = Meter::new(1);
+        let sample = Delivery {
+            in_flight: 1_000,
+            ..Delivery::default()
+        };
+        meter.on_delivery(LINKS_MAX + 3, &sample);
+        assert!((meter.in_flight_bits() - 8_000.0).abs() < 1e-9);
+        assert!(!meter.on_delivery(TRACKS_MAX, &sample), "out of bounds");
+        assert_eq!(meter.tracks.len(), TRACKS_MAX);
+        meter.forget(LINKS_MAX..2 * LINKS_MAX);
+        assert!(meter.in_flight_bits() < 1e-9);
     }
 
     #[test]

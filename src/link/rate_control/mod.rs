@@ -32,10 +32,11 @@ use std::time::Duration;
 
 use crate::base::{Instant, Rate, Rng};
 use guard::DrainTest;
-use meter::{Meter, bits, rate};
+use meter::{Meter, bits};
 use probe::PendingProbe;
 use sight::Sight;
 
+pub use meter::rate;
 pub use phase::Phase;
 
 /// What one report says about a WAN: cumulative figures of one of its links.
@@ -220,6 +221,22 @@ impl RateControl {
     /// Whether data waits for this WAN's pacer.
     pub const fn set_backlogged(&mut self, backlogged: bool, _now: Instant) {
         self.backlogged = backlogged;
+    }
+
+    /// Takes over from a control of the same WAN elsewhere that believed in `capacity`.
+    pub fn resume(&mut self, capacity: Rate, now: Instant) {
+        self.meter.forget(0..usize::MAX);
+        self.sight.forget_queue();
+        (self.pending, self.drain) = (None, None);
+        self.set_capacity(bits(capacity));
+        self.enter(Phase::Cruise, CRUISE_GAIN, Instant::FAR, now);
+        self.quick_until = now + QUICK;
+        self.schedule_probe(now);
+    }
+
+    /// These links of the WAN are no more.
+    pub fn forget_links(&mut self, slots: std::ops::Range<usize>) {
+        self.meter.forget(slots);
     }
 
     /// All links of the WAN have become suspect: what they deliver says nothing about capacity.

@@ -121,7 +121,7 @@ impl<T: Copy> Sender<T> {
             self.reorder_changed = now;
         }
         let delay = self.loss_delay();
-        let congested = self.owd.queue().0 > CONGESTED;
+        let mut congested = None;
         while self.oldest <= anchor {
             let number = self.oldest;
             let Some(&entry) = self.log.get(number) else {
@@ -130,7 +130,9 @@ impl<T: Copy> Sender<T> {
             match entry.fate {
                 Fate::Acked => {
                     if !entry.trial {
+                        let congested = *congested.get_or_insert_with(|| self.is_congested());
                         self.loss.on_packet(false, congested, now);
+                        self.gso.on_fate(entry.carriage, false);
                     }
                     self.note_size(&entry, true);
                 }
@@ -153,7 +155,9 @@ impl<T: Copy> Sender<T> {
                     if !unknown && !jumped {
                         // What an outage swallowed says nothing about the link at other times.
                         if entry.fate != Fate::Taken && !entry.trial {
+                            let congested = *congested.get_or_insert_with(|| self.is_congested());
                             self.loss.on_packet(true, congested, now);
+                            self.gso.on_fate(entry.carriage, true);
                         }
                         self.liveness.on_loss(now);
                         self.note_size(&entry, false);
@@ -162,6 +166,10 @@ impl<T: Copy> Sender<T> {
             }
             self.oldest += 1;
         }
+    }
+
+    fn is_congested(&self) -> bool {
+        self.owd.queue_min() > CONGESTED
     }
 
     /// Ends the wait for a number: lost, or not known and taken for received.

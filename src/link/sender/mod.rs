@@ -26,6 +26,7 @@ mod view;
 
 use std::time::Duration;
 
+use super::gso::{Carriage, Shape, Trust};
 use super::history::History;
 use super::loss::Loss;
 use super::owd::Owd;
@@ -93,6 +94,8 @@ pub struct Sender<T> {
     search: Search,
     /// Long datagrams vanish, and nobody was told yet.
     black_hole: bool,
+    /// Which runs may leave as one send.
+    gso: Trust,
 }
 
 /// A gap in the numbers.
@@ -134,6 +137,7 @@ impl<T: Copy> Sender<T> {
             jump: None,
             search: Search::new(config.size_base, config.size_max),
             black_hole: false,
+            gso: Trust::new(config.gso),
         }
     }
 
@@ -207,6 +211,7 @@ impl<T: Copy> Sender<T> {
                     quiet: true,
                     probe: false,
                     trial: true,
+                    carriage: Carriage::Alone,
                 },
                 on,
             );
@@ -220,12 +225,32 @@ impl<T: Copy> Sender<T> {
                 quiet: false,
                 probe: false,
                 trial: self.liveness.state() != State::Up,
+                carriage: Carriage::Alone,
             },
             on,
         );
         self.in_flight += u64::from(bytes);
         self.counters.packets += 1;
         self.counters.bytes += u64::from(bytes);
+    }
+
+    /// The last `count` datagrams left in one send; `even` when the last of them is as long as the others.
+    pub fn on_run(&mut self, count: u64, even: bool) {
+        let next = self.log.next();
+        for number in next.saturating_sub(count)..next {
+            if let Some(entry) = self.log.get_mut(number) {
+                entry.carriage = match (number + 1 == next, even) {
+                    (false, _) => Carriage::Within,
+                    (true, true) => Carriage::EvenTail,
+                    (true, false) => Carriage::UnevenTail,
+                };
+            }
+        }
+    }
+
+    /// Which runs may leave as one send.
+    pub const fn run_shape(&self) -> Shape {
+        self.gso.shape()
     }
 
     /// Takes a report about this link. Returns what it says about the WAN's capacity when it is newer than all

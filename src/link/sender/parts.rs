@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::super::gso;
+
 /// Parameters of a [`super::Sender`].
 #[derive(Clone, Copy, Debug)]
 pub struct SenderConfig {
@@ -16,6 +18,8 @@ pub struct SenderConfig {
     pub size_base: u32,
     /// See `size_base`.
     pub size_max: u32,
+    /// Which runs may leave as one send.
+    pub gso: gso::Wanted,
 }
 
 impl Default for SenderConfig {
@@ -26,6 +30,7 @@ impl Default for SenderConfig {
             sent_log_entries: 16_384,
             size_base: 1260,
             size_max: 1260,
+            gso: gso::Wanted::Auto,
         }
     }
 }

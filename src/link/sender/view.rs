@@ -97,6 +97,11 @@ impl<T: Copy> Sender<T> {
         }
     }
 
+    /// Least one-way delay of the last 10 s, as in [`Sender::delay`].
+    pub fn base_us(&self) -> i64 {
+        self.owd.base_us()
+    }
+
     /// The one-way delays' histories, for export.
     pub const fn delay_history(&self) -> &History {
         &self.delay_history
@@ -109,7 +114,7 @@ impl<T: Copy> Sender<T> {
 
     /// Least queueing delay of the last 50 ms.
     pub fn queue_min(&self) -> Duration {
-        self.owd.queue().0
+        self.owd.queue_min()
     }
 
     /// Median queueing delay of the last 50 ms.

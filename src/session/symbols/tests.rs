@@ -9,10 +9,12 @@ fn add(store: &mut SymbolStore, group: GroupId, kind: SymbolKind, index: u8) -> 
         source_count: 0,
         repair_count: 0,
     };
-    let key = store.add(kind, header, |b| {
-        b[0] = index;
-        2 + usize::from(index)
-    });
+    let key = if kind == SymbolKind::Source {
+        store.body_room()[0] = index;
+        store.add_source(header, usize::from(index))
+    } else {
+        store.add_repair(header, &vec![index; 2 + usize::from(index)])
+    };
     let key = key.unwrap();
     store.on_committed(key, 0);
     key

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::World;
-use crate::base::{DropReason, Instant};
-use crate::endpoint::Endpoint;
+use crate::base::{DropCounters, DropReason, Instant};
+use crate::endpoint::{Endpoint, PeerId, SessionId};
 use crate::session::stats::SessionStats;
 use crate::sim::impairment::Spec;
 use crate::sim::packet::Side;
@@ -18,14 +18,31 @@ const KNOWN_DROPS: [DropReason; 4] = [
 ];
 
 impl World {
-    /// A client's session and the server's session with it, where there are such.
+    /// A client's first session and the server's session with it, where there are such.
     pub fn stats(&mut self, client: u8) -> (Option<SessionStats>, Option<SessionStats>) {
+        self.stats_of(client, 0)
+    }
+
+    /// The session of a client's worker and the server's session with it, where there are such.
+    pub fn stats_of(
+        &mut self,
+        client: u8,
+        worker: u8,
+    ) -> (Option<SessionStats>, Option<SessionStats>) {
         let now = self.now;
-        let mut near = self.client(client).stats(now).peers;
-        let mut far = self.server.stats(now).peers;
+        let near = &mut self.nodes[usize::from(client)].clients[usize::from(worker)];
+        let near = near.stats(now).peers.swap_remove(0).session;
+        let id = SessionId {
+            peer: PeerId(u16::from(client)),
+            number: worker,
+        };
+        let mut far = self
+            .servers
+            .iter_mut()
+            .flat_map(|server| server.stats(now).peers);
         (
-            near.swap_remove(0).session,
-            far.swap_remove(usize::from(client)).session,
+            near,
+            far.find(|peer| peer.id == id).and_then(|peer| peer.session),
         )
     }
 
@@ -73,20 +90,24 @@ impl World {
     /// Segments that the sending end dropped knowingly, from either side of client 0.
     pub fn known_drops(&mut self) -> [u64; 2] {
         let now = self.now;
-        let outside = [
-            self.client(0).stats(now).drops,
-            self.server.stats(now).drops,
-        ];
-        let (near, far) = self.stats(0);
-        let mut known = [0; 2];
-        for (at, session) in [near, far].into_iter().enumerate() {
-            let mut drops = outside[at].clone();
-            if let Some(session) = session {
-                drops.merge(&session.drops);
+        let near = self.nodes[0]
+            .clients
+            .iter_mut()
+            .map(|client| client.stats(now));
+        let near: Vec<_> = near.collect();
+        let far = self.servers.iter_mut().map(|server| server.stats(now));
+        let far: Vec<_> = far.collect();
+        [near, far].map(|side| {
+            let mut drops = DropCounters::default();
+            for worker in &side {
+                drops.merge(&worker.drops);
+                let own = worker.peers.iter().filter(|peer| peer.id.peer == PeerId(0));
+                for session in own.filter_map(|peer| peer.session.as_ref()) {
+                    drops.merge(&session.drops);
+                }
             }
-            known[at] = KNOWN_DROPS.iter().map(|reason| drops.get(*reason)).sum();
-        }
-        known
+            KNOWN_DROPS.iter().map(|reason| drops.get(*reason)).sum()
+        })
     }
 
     /// Segments sent from either side of client 0 that did not come out and that the sending end did not drop

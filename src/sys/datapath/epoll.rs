@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::ports::{Kind, Port};
-use super::slots::{Job, refuses_segments, stride};
+use super::slots::{Job, cut_by_message, refuses_segments, stride};
 use super::uring::deliver;
 use super::{DatapathError, Handler, SLOT_BYTES, Shared, Stats, read_error};
 use crate::sys::arena::Arena;
@@ -250,18 +250,28 @@ fn write(shared: &mut Shared, pending: &mut Pending, handler: &mut impl Handler)
             let bytes = shared.slots.part(pending.slot, 0, whole);
             if let Err(errno) = nix::unistd::write(&shared.ports.port(index).fd, bytes) {
                 shared.stats.tun_errors += 1;
-                handler.on_tun_error(errno as i32);
+                handler.on_tun_error(errno as i32, bytes);
             }
         }
         Job::Datagrams { segment, .. } => {
             while pending.offset < whole {
                 let port = shared.ports.port(index);
                 let set = port.segment;
-                let count = stride(whole, segment, set).min(whole - pending.offset);
+                let by_message = pending.offset == 0 && cut_by_message(whole, segment, set);
+                let count = if by_message {
+                    whole
+                } else {
+                    stride(whole, segment, set).min(whole - pending.offset)
+                };
                 let bytes = shared.slots.part(pending.slot, pending.offset, count);
                 let several = segment != 0 && count > usize::from(segment);
                 shared.stats.submits += 1;
-                match write_datagrams(port, bytes, several) {
+                let written = if by_message {
+                    udp::send_segments(port.fd.as_fd(), bytes, segment)
+                } else {
+                    write_datagrams(port, bytes, several)
+                };
+                match written {
                     Ok(()) => count_send(&mut shared.stats, count, several),
                     Err(libc::EAGAIN) => return Progress::Full,
                     Err(errno) if several && refuses_segments(errno, segment, set) => {
@@ -357,6 +367,6 @@ impl Handler for Nobody {
     fn on_datagrams(&mut self, _: u32, _: &mut [u8]) {}
     fn on_readable(&mut self, _: u32) {}
     fn on_send_error(&mut self, _: u32, _: i32, _: usize) {}
-    fn on_tun_error(&mut self, _: i32) {}
+    fn on_tun_error(&mut self, _: i32, _: &[u8]) {}
     fn on_wake(&mut self) {}
 }

@@ -21,6 +21,7 @@
 //! * The value is used by the thread that opened it (the type is neither `Send` nor `Sync`).
 
 mod buf_ring;
+mod coalesce;
 mod epoll;
 mod ports;
 mod probe;
@@ -32,6 +33,7 @@ mod tests;
 mod tier;
 mod token;
 mod uring;
+mod zero_copy;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,6 +43,7 @@ pub use ports::KEYS_MAX;
 pub use slots::SendSlot;
 pub use stats::Stats;
 pub use tier::{Config, SLOT_BYTES, Tier};
+pub use zero_copy::ZeroCopy;
 
 use super::udp::UdpSocket;
 use super::wake::Wake;
@@ -66,7 +69,7 @@ pub trait Handler {
     fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize);
 
     /// The kernel refused a frame written to the TUN.
-    fn on_tun_error(&mut self, errno: i32);
+    fn on_tun_error(&mut self, errno: i32, frame: &[u8]);
 
     /// Somebody signalled a [`Wake`].
     fn on_wake(&mut self);
@@ -145,7 +148,7 @@ impl Datapath {
         let _ = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NANOS) };
         let slots = Slots::new(config.send_slots, config.slot_bytes.max(SLOT_BYTES))
             .map_err(DatapathError::Memory)?;
-        let ports = Ports::new(config.ports_max);
+        let ports = Ports::new(config.ports_max, config.zero_copy);
         let mut shared = Shared {
             ports,
             slots,
@@ -253,6 +256,11 @@ impl Datapath {
     /// The slot's memory; the content is whatever the last owner left.
     pub fn slot_bytes(&mut self, slot: &SendSlot) -> &mut [u8] {
         self.shared.slots.bytes_mut(slot)
+    }
+
+    /// The memory of two slots, to move bytes from one to the other.
+    pub fn two_slots(&mut self, a: &SendSlot, b: &SendSlot) -> (&mut [u8], &mut [u8]) {
+        self.shared.slots.two_mut(a, b)
     }
 
     /// Free slots.

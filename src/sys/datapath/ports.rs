@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::DatapathError;
+use super::zero_copy::{Verdict, ZeroCopy};
 use crate::sys::arena::Arena;
 use crate::sys::udp;
 
@@ -24,6 +25,8 @@ pub(super) struct Port {
     pub(super) fd: OwnedFd,
     /// UDP_SEGMENT as set on the socket; 0 when off.
     pub(super) segment: u16,
+    /// Whether its runs leave without a copy.
+    pub(super) zero_copy: Verdict,
     /// Reads and polls that io_uring has not finished.
     pub(super) in_flight: u8,
     /// Removed; waits for `in_flight` to reach 0.
@@ -73,13 +76,15 @@ pub(super) struct Ports {
     /// Counts up whenever an index is given out.
     generations: Vec<u16>,
     tun: Option<u16>,
+    /// Whether runs of new sockets leave without a copy.
+    zero_copy: ZeroCopy,
 }
 
 const NONE: u16 = u16::MAX;
 
 impl Ports {
     /// Room for `count` ports.
-    pub(super) fn new(count: u16) -> Self {
+    pub(super) fn new(count: u16, zero_copy: ZeroCopy) -> Self {
         let count = count.clamp(2, NONE - 1);
         Self {
             ports: (0..count).map(|_| None).collect(),
@@ -87,7 +92,13 @@ impl Ports {
             free: (0..count).rev().collect(),
             generations: vec![0; usize::from(count)],
             tun: None,
+            zero_copy,
         }
+    }
+
+    /// The kernel has no such operation.
+    pub(super) fn without_zero_copy(&mut self) {
+        self.zero_copy = ZeroCopy::Off;
     }
 
     /// Most ports at one time.
@@ -130,6 +141,7 @@ impl Ports {
             generation: *generation,
             fd,
             segment,
+            zero_copy: Verdict::new(self.zero_copy),
             in_flight: 0,
             closing: false,
             buffers: None,
@@ -228,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_key_is_used_once_and_free_again_after_closing() {
-        let mut ports = Ports::new(2);
+        let mut ports = Ports::new(2, ZeroCopy::Auto);
         let first = ports.insert(Kind::Readable, 7, fd()).unwrap();
         assert!(matches!(
             ports.insert(Kind::Readable, 7, fd()),
@@ -250,7 +262,7 @@ mod tests {
 
     #[test]
     fn large_keys_and_too_many_ports_are_refused() {
-        let mut ports = Ports::new(2);
+        let mut ports = Ports::new(2, ZeroCopy::Auto);
         assert!(ports.insert(Kind::Socket, KEYS_MAX, fd()).is_err());
         ports.insert(Kind::Tun, 0, fd()).unwrap();
         assert!(matches!(

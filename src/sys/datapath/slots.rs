@@ -107,6 +107,17 @@ impl Slots {
         unsafe { self.arena.bytes_mut(start, self.slot_bytes) }
     }
 
+    /// Two slots at once.
+    pub(super) fn two_mut(&mut self, a: &SendSlot, b: &SendSlot) -> (&mut [u8], &mut [u8]) {
+        assert_ne!(a.0, b.0, "a slot has one owner");
+        let start = |slot: &SendSlot| usize::from(slot.0) * self.slot_bytes;
+        // SAFETY: as in `bytes_mut`; the two slots are different and so do not overlap.
+        let first = unsafe { self.arena.bytes_mut(start(a), self.slot_bytes) };
+        // SAFETY: as above.
+        let second = unsafe { self.arena.bytes_mut(start(b), self.slot_bytes) };
+        (first, second)
+    }
+
     /// Hands a slot over to the path; [`Slots::pend`] and [`Slots::done`] count its writes.
     pub(super) fn begin(&mut self, slot: SendSlot, bytes: usize, job: Job, ports: &Ports) -> u16 {
         let generation = ports.port(job.port()).generation;
@@ -171,6 +182,16 @@ pub(super) fn stride(bytes: usize, segment: u16, socket_segment: u16) -> usize {
     datagram * (RUN_BYTES_MAX / datagram).clamp(1, SEGMENTS_MAX)
 }
 
+/// Whether a run is cut by a control message: the kernel segments for this socket, but to another size.
+pub(super) const fn cut_by_message(bytes: usize, segment: u16, socket_segment: u16) -> bool {
+    let datagram = segment as usize;
+    segment != 0
+        && segment < socket_segment
+        && bytes > datagram
+        && bytes <= RUN_BYTES_MAX
+        && bytes <= datagram * SEGMENTS_MAX
+}
+
 /// Whether this error of a segmented write means "not in one piece": EIO (no checksum offload on the way out),
 /// EINVAL (the kernel or the device refuses), or a piece that was queued before the socket lost its segment
 /// and so went out uncut.
@@ -189,7 +210,7 @@ mod tests {
     #[test]
     fn a_slot_is_free_again_after_its_last_write() {
         let mut slots = Slots::new(1, 10_000).unwrap();
-        let mut ports = Ports::new(2);
+        let mut ports = Ports::new(2, super::super::ZeroCopy::Auto);
         let fd = std::fs::File::open("/dev/null").unwrap().into();
         let port = ports.insert(super::super::ports::Kind::Tun, 0, fd).unwrap();
         let slot = slots.take().unwrap();

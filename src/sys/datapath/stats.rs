@@ -11,6 +11,8 @@ pub struct Stats {
     pub sqes: u64,
     /// Completions dispatched; in the epoll tier events.
     pub cqes: u64,
+    /// Writes among them.
+    pub writes_done: u64,
     /// Calls that were allowed to wait.
     pub waits: u64,
     /// Most completions in one turn.
@@ -21,6 +23,12 @@ pub struct Stats {
     pub gso_sends: u64,
     /// Bytes written to sockets.
     pub send_bytes: u64,
+    /// Runs sent without a copy, as far as we are concerned.
+    pub zero_copy_sends: u64,
+    /// Those of them that the kernel has copied all the same.
+    pub zero_copy_copied: u64,
+    /// Sockets that went back to ordinary writes because nothing was spared.
+    pub zero_copy_ended: u64,
     /// Writes to sockets that the kernel refused.
     pub send_errors: u64,
     /// Reads from sockets that gave something; one read may hold many datagrams.
@@ -31,6 +39,8 @@ pub struct Stats {
     pub receive_errors: u64,
     /// Frames read from the TUN.
     pub tun_reads: u64,
+    /// Bytes of them.
+    pub tun_read_bytes: u64,
     /// Frames written to the TUN.
     pub tun_writes: u64,
     /// Frames that the TUN refused.
@@ -45,4 +55,16 @@ pub struct Stats {
     pub demotions: u64,
     /// Sends for a socket or TUN that does not exist.
     pub unknown_keys: u64,
+}
+
+impl Stats {
+    /// Reads that gave something, of both directions.
+    pub const fn reads(&self) -> u64 {
+        self.tun_reads + self.receives
+    }
+
+    /// Bytes that they gave.
+    pub const fn read_bytes(&self) -> u64 {
+        self.tun_read_bytes + self.receive_bytes
+    }
 }

@@ -42,7 +42,7 @@ impl Handler for Log {
     fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize) {
         self.send_errors.push((key, errno, bytes));
     }
-    fn on_tun_error(&mut self, errno: i32) {
+    fn on_tun_error(&mut self, errno: i32, _: &[u8]) {
         self.tun_errors.push(errno);
     }
     fn on_wake(&mut self) {
@@ -214,7 +214,7 @@ fn a_ring_refuses_what_a_datapath_never_does() {
         eprintln!("SKIPPED: no io_uring");
         return;
     };
-    if !ring.enable(false).unwrap() {
+    if !ring.enable(false, false).unwrap() {
         eprintln!("SKIPPED: rings cannot be restricted (Linux 5.10)");
         return;
     }
@@ -255,4 +255,36 @@ fn an_idle_datapath_does_not_spin() {
         // One wait may be cut short by a ring that was closed before.
         assert!(clock.now() >= Instant::from_millis(75), "{:?}", clock.now());
     });
+}
+
+#[test]
+fn under_load_one_wait_serves_many_packets() {
+    let Some(mut datapath) = open(Tier::Multishot) else {
+        return;
+    };
+    if !datapath.description().contains("collecting") {
+        eprintln!("SKIPPED: no minimum wait (Linux 6.12)");
+        return;
+    }
+    let (datapath, log) = (&mut datapath, &mut Log::default());
+    let (a, b) = loopback_pair(true);
+    datapath.add_socket(1, &b, false).unwrap();
+    datapath.turn(Some(Duration::ZERO), log).unwrap();
+    let sender = std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            a.send(b"small").ok();
+            std::thread::yield_now();
+        }
+    });
+    while !sender.is_finished() {
+        datapath.turn(Some(Duration::from_millis(50)), log).unwrap();
+    }
+    sender.join().unwrap();
+    let stats = datapath.stats();
+    assert!(
+        stats.turns * 2 < stats.receives,
+        "{} turns for {} reads",
+        stats.turns,
+        stats.receives
+    );
 }

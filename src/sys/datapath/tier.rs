@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::zero_copy::ZeroCopy;
+
 /// How the kernel is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -51,6 +53,8 @@ pub struct Config {
     pub send_slots: u16,
     /// Room in a slot; at least a whole frame ([`SLOT_BYTES`]).
     pub slot_bytes: usize,
+    /// Whether runs leave without a copy.
+    pub zero_copy: ZeroCopy,
     /// Most descriptors at one time: sockets, listeners, TUN queue, wakes.
     pub ports_max: u16,
 }
@@ -67,6 +71,7 @@ impl Default for Config {
             tier: None,
             send_slots: 64,
             slot_bytes: SLOT_BYTES,
+            zero_copy: ZeroCopy::Auto,
             ports_max: 1_024,
         }
     }

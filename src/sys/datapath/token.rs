@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  bits  0-3    4     8-23        24-43                 44-63
-//!       kind  several slot        offset                bytes            Write
+//!       kind  several slot        offset                bytes            Write, ZeroCopy
 //!       kind          port        generation (24-39)    part (44-47)     Read, Poll
 //! ```
 
@@ -24,6 +24,8 @@ pub(super) enum Token {
         bytes: u32,
         several: bool,
     },
+    /// A send of a part of a slot without a copy: completes, and once more when the kernel is done with the memory.
+    ZeroCopy { slot: u16, offset: u32, bytes: u32 },
     /// A cancellation; nobody waits for it.
     Cancel,
 }
@@ -37,6 +39,7 @@ const READ: u64 = 1;
 const POLL: u64 = 2;
 const WRITE: u64 = 3;
 const CANCEL: u64 = 4;
+const ZERO_COPY: u64 = 5;
 
 impl Token {
     /// As `user_data`.
@@ -62,6 +65,13 @@ impl Token {
                     | u64::from(offset) << 24
                     | u64::from(bytes) << 44
             }
+            Self::ZeroCopy {
+                slot,
+                offset,
+                bytes,
+            } => {
+                ZERO_COPY | u64::from(slot) << 8 | u64::from(offset) << 24 | u64::from(bytes) << 44
+            }
             Self::Cancel => CANCEL,
         }
     }
@@ -84,6 +94,11 @@ impl Token {
                 offset: (data >> 24 & span) as u32,
                 bytes: (data >> 44 & span) as u32,
                 several: data >> 4 & 1 == 1,
+            },
+            ZERO_COPY => Self::ZeroCopy {
+                slot: port,
+                offset: (data >> 24 & span) as u32,
+                bytes: (data >> 44 & span) as u32,
             },
             CANCEL => Self::Cancel,
             _ => return None,
@@ -116,6 +131,11 @@ mod tests {
                     offset: span(c, d, e),
                     bytes: span(f, g, h),
                     several: a & 1 == 1,
+                },
+                Token::ZeroCopy {
+                    slot: port,
+                    offset: span(c, d, e),
+                    bytes: span(f, g, h),
                 },
                 Token::Cancel,
             ];

@@ -10,6 +10,7 @@
 //!   path cancels and awaits them before any of that is unmapped.
 
 mod memory;
+mod message;
 mod read;
 mod write;
 
@@ -19,12 +20,15 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::buf_ring::BufRing;
+use super::coalesce::{Coalesce, Patience};
 use super::ports::{Kind, ReadBuffers};
 use super::ring::{Completion, Ring};
 use super::token::Token;
-use super::{DatapathError, Handler, Shared};
+use super::{DatapathError, Handler, Shared, Stats};
 use crate::sys::arena::Arena;
+use crate::sys::clock::Clock;
 use memory::{locked_bytes_max, register, register_slots, unregister};
+use message::Messages;
 
 /// One-shot reads outstanding for each descriptor. One costs a round trip for every read; from eight on the
 /// kernel wakes them all for each packet and the cost grows (docs/measurements.md).
@@ -66,8 +70,13 @@ pub(super) struct UringPath {
     polls_due: Vec<Token>,
     /// Slots with a datagram longer than its socket's segment: sent by a plain system call.
     oversize: Vec<u16>,
+    /// Headers of runs whose size is not their socket's segment, by slot.
+    messages: Messages,
     /// Operations without their last completion.
     in_flight: usize,
+    /// How long waits collect.
+    coalesce: Coalesce,
+    clock: Clock,
 }
 
 impl UringPath {
@@ -106,7 +115,11 @@ impl UringPath {
             DATAGRAMS_BYTES,
         )?;
         let frames = group(read_multi, FRAME_GROUP, FRAME_BUFFERS, FRAME_BYTES)?;
-        let restricted = ring.enable(read_multi).map_err(fail("enabling"))?;
+        let send_zc = ring.knows_zero_copy();
+        if !send_zc {
+            shared.ports.without_zero_copy();
+        }
+        let restricted = ring.enable(read_multi, send_zc).map_err(fail("enabling"))?;
         Ok(Self {
             ring,
             datagrams,
@@ -117,7 +130,10 @@ impl UringPath {
             reads_due: Vec::with_capacity(shared.ports.capacity() * usize::from(READS)),
             polls_due: Vec::with_capacity(shared.ports.capacity()),
             oversize: Vec::with_capacity(shared.slots.count()),
+            messages: Messages::new(shared.slots.count()),
             in_flight: 0,
+            coalesce: Coalesce::new(),
+            clock: Clock::start(),
         })
     }
 
@@ -125,11 +141,17 @@ impl UringPath {
     pub(super) fn description(&self, slots: usize) -> String {
         let how = |multi| if multi { "multishot" } else { "one-shot" };
         format!(
-            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}",
+            "UDP {}, TUN {}, {} of {slots} send slots registered, {}, {}, {}",
             how(self.datagrams.is_some()),
             how(self.frames.is_some()),
             self.fixed_slots,
             self.ring.mode(),
+            match (self.ring.is_registered(), self.ring.can_collect()) {
+                (true, true) => "registered ring, collecting waits",
+                (true, false) => "registered ring",
+                (false, true) => "collecting waits",
+                (false, false) => "waits for single completions",
+            },
             if self.restricted {
                 "restricted"
             } else {
@@ -237,12 +259,19 @@ impl UringPath {
         if self.ring.is_backed_up() {
             self.ring.flush(&mut shared.stats).map_err(waiting_failed)?;
         }
-        let wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
-        let (want, timeout) = (u32::from(wait), timeout.filter(|_| wait));
+        let mut wait = timeout != Some(Duration::ZERO) && self.ring.ready() == 0;
+        let mut outcome = Ok(());
+        if wait && self.ring.writes() > 0 && !self.coalesce.is_loaded() {
+            let found;
+            (found, outcome) = self.settle_writes(shared, handler)?;
+            wait = !found && outcome.is_ok();
+        }
+        let patience = self.patience(wait);
         self.ring
-            .enter(want, timeout, &mut shared.stats)
+            .enter_collecting(patience, timeout.filter(|_| wait), &mut shared.stats)
             .map_err(waiting_failed)?;
-        let mut outcome = self.dispatch_ready(shared, handler);
+        let before = (shared.stats.reads(), shared.stats.read_bytes());
+        outcome = outcome.and(self.dispatch_ready(shared, handler));
         // A flood uses up one-shot reads at once: read on instead of once a turn.
         for _ in 1..ROUNDS_MAX {
             if self.reads_due.len() < usize::from(READS) {
@@ -254,7 +283,43 @@ impl UringPath {
                 .map_err(waiting_failed)?;
             outcome = outcome.and(self.dispatch_ready(shared, handler));
         }
+        let stats = &shared.stats;
+        let (reads, bytes) = (stats.reads() - before.0, stats.read_bytes() - before.1);
+        self.coalesce.note(reads, bytes, self.clock.now());
         outcome
+    }
+
+    /// Hands over what is queued and dispatches what completes at once, as writes do, so that they do not end the wait
+    /// that follows. Tells whether there was anything else, or an error, after which nobody should wait.
+    fn settle_writes(
+        &mut self,
+        shared: &mut Shared,
+        handler: &mut impl Handler,
+    ) -> Result<(bool, Result<(), DatapathError>), DatapathError> {
+        let told =
+            |stats: &Stats| stats.cqes - stats.writes_done + stats.send_errors + stats.tun_errors;
+        let before = told(&shared.stats);
+        let (reads, bytes) = (shared.stats.reads(), shared.stats.read_bytes());
+        self.ring
+            .enter(0, None, &mut shared.stats)
+            .map_err(waiting_failed)?;
+        self.ring.forget_writes();
+        let outcome = self.dispatch_ready(shared, handler);
+        let stats = &shared.stats;
+        let (reads, bytes) = (stats.reads() - reads, stats.read_bytes() - bytes);
+        self.coalesce.note(reads, bytes, self.clock.now());
+        Ok((told(stats) != before, outcome))
+    }
+
+    /// What ends the next wait.
+    fn patience(&self, wait: bool) -> Patience {
+        if wait && self.ring.can_collect() {
+            return self.coalesce.patience(self.ring.writes());
+        }
+        Patience {
+            want: u32::from(wait),
+            min_wait: Duration::ZERO,
+        }
     }
 
     /// Dispatches what is ready now; what comes meanwhile is left for later.
@@ -320,9 +385,19 @@ impl UringPath {
                 several,
             }) => {
                 self.in_flight -= 1;
+                shared.stats.writes_done += 1;
                 let part = (offset as usize, bytes as usize);
                 self.on_write(shared, completion.result, slot, part, several, handler);
                 shared.slots.done(slot);
+                Ok(())
+            }
+            Some(Token::ZeroCopy {
+                slot,
+                offset,
+                bytes,
+            }) => {
+                let part = (offset as usize, bytes as usize);
+                self.on_zero_copy(shared, completion, slot, part, handler);
                 Ok(())
             }
             Some(Token::Cancel) | None => Ok(()),
@@ -386,7 +461,7 @@ impl UringPath {
         }
     }
 
-    /// Keeps the buffer groups mapped for ever.
+    /// Keeps buffer groups and headers mapped for ever.
     pub(super) fn leak(&mut self) {
         for group in [&mut self.datagrams, &mut self.frames]
             .into_iter()
@@ -394,6 +469,7 @@ impl UringPath {
         {
             group.leak();
         }
+        self.messages.leak();
     }
 
     /// Whether the kernel is done with our memory.

@@ -146,6 +146,7 @@ pub(in super::super) fn deliver(
 ) {
     if port.kind == Kind::Tun {
         stats.tun_reads += 1;
+        stats.tun_read_bytes += bytes.len() as u64;
         handler.on_frame(bytes);
     } else {
         stats.receives += 1;

@@ -5,11 +5,17 @@ use std::os::fd::AsFd;
 use io_uring::opcode;
 use io_uring::types::Fixed;
 
-use super::super::slots::{Job, refuses_segments, stride};
+use super::super::ring::Completion;
+use super::super::slots::{Job, cut_by_message, refuses_segments, stride};
 use super::super::token::Token;
 use super::super::{Handler, Shared};
 use super::{SEND_BUFFER, UringPath};
 use crate::sys::udp;
+
+/// `IORING_SEND_ZC_REPORT_USAGE`: notifications say whether the kernel has copied.
+const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
+/// `IORING_NOTIF_USAGE_ZC_COPIED`: it has.
+const NOTIF_USAGE_ZC_COPIED: u32 = 1 << 31;
 
 impl UringPath {
     /// Turns a slot's job into writes.
@@ -30,9 +36,41 @@ impl UringPath {
                     self.oversize.push(slot);
                     return;
                 }
+                if cut_by_message(whole, segment, set) {
+                    self.push_message(shared, (port, segment), slot, whole);
+                    return;
+                }
                 self.push_run(shared, (port, segment), slot, (0, whole), stride);
             }
         }
+    }
+
+    /// Pushes a run of another size than the socket's in one send.
+    fn push_message(
+        &mut self,
+        shared: &mut Shared,
+        (port, segment): (u16, u16),
+        slot: u16,
+        bytes: usize,
+    ) {
+        let address = shared.slots.address(slot, 0);
+        let header = self.messages.fill(slot, address, bytes, segment);
+        let entry = opcode::SendMsg::new(Fixed(u32::from(port)), header).build();
+        shared.stats.sends += 1;
+        shared.stats.gso_sends += 1;
+        shared.stats.send_bytes += bytes as u64;
+        shared.slots.pend(slot);
+        self.in_flight += 1;
+        self.ring.note_write();
+        let token = Token::Write {
+            slot,
+            offset: 0,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            several: true,
+        };
+        // SAFETY: the header and the slot stay as they are until the send has completed; the slot's arena and the
+        // headers are dropped only after the path has drained.
+        unsafe { self.ring.push(entry, token, &mut shared.stats) };
     }
 
     /// Pushes a part of a run in writes of `stride` bytes.
@@ -69,6 +107,28 @@ impl UringPath {
         // Both are below SPAN_MAX, as the slot is.
         let offset = u32::try_from(offset).unwrap_or(u32::MAX);
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // With half of the slots on loan to a slow device the rest must not wait for it as well.
+        let lendable = shared.slots.free() * 2 >= shared.slots.count();
+        let wanted = several && shared.ports.port(port).zero_copy.wants(bytes);
+        if wanted && lendable && slot < self.fixed_slots {
+            let token = Token::ZeroCopy {
+                slot,
+                offset,
+                bytes: length,
+            };
+            let entry = opcode::SendZc::new(file, address, length)
+                .buf_index(Some(SEND_BUFFER))
+                .zc_flags(SEND_ZC_REPORT_USAGE)
+                .build();
+            shared.stats.fixed_ops += 1;
+            shared.stats.zero_copy_sends += 1;
+            shared.slots.pend(slot);
+            self.in_flight += 1;
+            self.ring.note_write();
+            // SAFETY: as below; the last completion is the notification that the kernel is done with the memory.
+            unsafe { self.ring.push(entry, token, &mut shared.stats) };
+            return;
+        }
         let entry = if slot < self.fixed_slots {
             shared.stats.fixed_ops += 1;
             opcode::WriteFixed::new(file, address, length, SEND_BUFFER).build()
@@ -77,6 +137,7 @@ impl UringPath {
         };
         shared.slots.pend(slot);
         self.in_flight += 1;
+        self.ring.note_write();
         let token = Token::Write {
             slot,
             offset,
@@ -109,7 +170,7 @@ impl UringPath {
         } = sending.job
         else {
             shared.stats.tun_errors += 1;
-            handler.on_tun_error(errno);
+            handler.on_tun_error(errno, shared.slots.part(slot, offset, bytes));
             return;
         };
         let Some(port) = shared.ports.live(index, sending.generation) else {
@@ -118,7 +179,8 @@ impl UringPath {
         };
         let (key, set) = (port.key, port.segment);
         if several && refuses_segments(errno, segment, set) {
-            if set == segment {
+            let for_good = matches!(errno, libc::EIO | libc::EINVAL) && segment <= set;
+            if set == segment || for_good {
                 shared.stats.demotions += 1;
                 shared.ports.port_mut(index).set_segment(0);
             }
@@ -128,6 +190,44 @@ impl UringPath {
         }
         shared.stats.send_errors += 1;
         handler.on_send_error(key, errno, bytes);
+    }
+
+    /// A send without a copy has completed, or the kernel is done with its memory.
+    pub(super) fn on_zero_copy(
+        &mut self,
+        shared: &mut Shared,
+        completion: Completion,
+        slot: u16,
+        part: (usize, usize),
+        handler: &mut impl Handler,
+    ) {
+        let sending = shared.slots.sending(slot);
+        let port = sending.job.port();
+        let live = shared.ports.live(port, sending.generation).is_some();
+        if completion.notification() {
+            let copied = completion.result.cast_unsigned() & NOTIF_USAGE_ZC_COPIED != 0;
+            shared.stats.zero_copy_copied += u64::from(copied);
+            if live
+                && shared
+                    .ports
+                    .port_mut(port)
+                    .zero_copy
+                    .on_notification(copied)
+            {
+                shared.stats.zero_copy_ended += 1;
+            }
+        } else if live && matches!(-completion.result, libc::EOPNOTSUPP | libc::ENOMEM) {
+            // No such thing on this socket, or too many pages pinned: the run leaves as any other does.
+            shared.ports.port_mut(port).zero_copy.refuse();
+            shared.stats.zero_copy_ended += 1;
+            self.push_write(shared, port, slot, part, true);
+        } else {
+            self.on_write(shared, completion.result, slot, part, true, handler);
+        }
+        if !completion.more() {
+            self.in_flight -= 1;
+            shared.slots.done(slot);
+        }
     }
 
     /// Sends by a system call what the ring cannot: datagrams longer than their socket's segment.
