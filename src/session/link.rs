@@ -7,7 +7,7 @@ use super::path::Path;
 use super::policy::Parking;
 use super::symbols::SymbolKey;
 use crate::base::{Instant, LinkId, WanId};
-use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig};
+use crate::link::{Receiver, ReceiverConfig, Sender, SenderConfig, State};
 
 /// Symbols that may wait on one link. The scheduler commits milliseconds; this is 50 ms at 1 Gbit/s.
 pub const QUEUE_MAX: usize = 4096;
@@ -135,6 +135,11 @@ impl Link {
     /// Whether tunnel data should be sent.
     pub fn is_up(&self) -> bool {
         self.is_open() && self.sender.flows() && !self.sender.is_narrow()
+    }
+
+    /// Whether its WAN counts as there: a link that is stalled for the moment doubts nothing.
+    pub fn is_present(&self) -> bool {
+        self.is_open() && self.sender.state() == State::Up && !self.sender.is_narrow()
     }
 
     /// Length on the wire of the probe to send.
