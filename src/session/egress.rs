@@ -225,12 +225,13 @@ impl Egress {
         self.spread.resize(slots, [0; LINKS_MAX]);
     }
 
-    /// Gives up what waits on a route; how many frames and symbols that were.
+    /// Gives up what waits on a route; how many frames that were. Symbols that wait to be sent again stay in the store,
+    /// which counts them when their group expires.
     pub(super) fn clear_route(&mut self, route: usize) -> u64 {
         let Self { routes, frames, .. } = self;
         let route = &mut routes[route];
-        let mut count = route.resend.len() as u64;
         route.resend.clear();
+        let mut count = 0;
         let cutting = route.cutting.take().map(|cutting| cutting.frame);
         let waiting = route.waiting.take().map(|taken| taken.frame);
         for frame in cutting.into_iter().chain(waiting) {

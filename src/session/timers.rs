@@ -13,8 +13,10 @@ use crate::reorder::hold::{HoldInputs, Retransmit};
 const EXPIRY_BASE: Duration = Duration::from_millis(300);
 /// ... but never kept longer.
 const EXPIRY_MAX: Duration = Duration::from_secs(2);
-/// A link is silent when nothing came for this long although it carried traffic shortly before.
+/// A link is silent when nothing came for this long although it carried data shortly before.
 const SILENCE: Duration = Duration::from_millis(30);
+/// How shortly: a peer sends heartbeats each 20 ms until a second after its last data, and rarely after that.
+const DENSE: Duration = Duration::from_millis(900);
 
 /// Why the session wants to be woken: named, so that a busy loop can name its culprit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +174,9 @@ impl Session {
             .min()
             .unwrap_or_default();
         let silent = live().any(|link| {
-            now.since(link.receiver.last_at()) > SILENCE && link.sender.state() != State::Down
+            now.since(link.receiver.last_at()) > SILENCE
+                && link.symbol_at.is_some_and(|at| now.since(at) < DENSE)
+                && link.sender.state() != State::Down
         });
         HoldInputs {
             delay_spread: spread,
