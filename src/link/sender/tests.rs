@@ -296,7 +296,7 @@ fn a_pause_stalls_a_link_long_before_it_is_suspect_and_only_something_newer_ends
     let (mut link, now, next) = used_to_pauses();
     send(&mut link, next..next + 4, at(now));
     // The third that is unknown was sent last; 20 ms, a report interval and the margin later it is late.
-    let due = at(now) + Duration::from_millis(75);
+    let due = at(now) + Duration::from_millis(45);
     let early = due - Duration::from_millis(5);
     link.handle_timeout(early, Instant::FAR, &mut |_| {});
     assert!(link.flows());
