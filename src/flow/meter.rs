@@ -4,22 +4,53 @@ use std::time::Duration;
 
 use crate::base::{Instant, Rate};
 
-/// Arrival rate: bytes that fade away linearly over [`RATE_SPAN`] between two arrivals, and the most of them lately.
+/// Arrival rate: bytes that fade away linearly over [`RATE_SPAN`] between two arrivals, the most of them lately, and the
+/// most of that when packets lately left the queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Meter {
     bytes: f64,
     at: Instant,
-    peak: f64,
-    peak_at: Instant,
+    arrived: Peak,
+    departed: Peak,
+}
+
+/// The greatest figure of the last [`PEAK_KEEP`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Peak {
+    bytes: f64,
+    at: Instant,
+}
+
+impl Peak {
+    fn note(&mut self, bytes: f64, now: Instant) {
+        if bytes >= self.kept(now) {
+            *self = Self { bytes, at: now };
+        }
+    }
+
+    fn kept(&self, now: Instant) -> f64 {
+        if now.since(self.at) < PEAK_KEEP {
+            self.bytes
+        } else {
+            0.0
+        }
+    }
 }
 
 impl Meter {
     pub(super) fn on_arrival(&mut self, bytes: u32, now: Instant) {
         self.bytes = self.faded(now) + f64::from(bytes);
         self.at = now;
-        if self.bytes >= self.peak || now.since(self.peak_at) >= PEAK_KEEP {
-            (self.peak, self.peak_at) = (self.bytes, now);
-        }
+        self.arrived.note(self.bytes, now);
+    }
+
+    /// A packet leaves the queue; returns the rate that its flow counts with. What leaves late waits on further, in
+    /// front of a link: its successors must not overtake it there either. The figure of earlier departures is not
+    /// renewed by later ones, or a flow would never be slow again.
+    pub(super) fn on_departure(&mut self, now: Instant) -> Rate {
+        self.departed
+            .note(self.faded(now).max(self.arrived.kept(now)), now);
+        self.rate(now)
     }
 
     fn faded(&self, now: Instant) -> f64 {
@@ -32,9 +63,8 @@ impl Meter {
         clippy::cast_sign_loss,
         reason = "saturates, >= 0"
     )]
-    pub(super) fn rate(&self, now: Instant) -> Rate {
-        let kept = now.since(self.peak_at) < PEAK_KEEP;
-        let peak = if kept { self.peak } else { 0.0 };
+    fn rate(&self, now: Instant) -> Rate {
+        let peak = self.arrived.kept(now).max(self.departed.kept(now));
         Rate::from_bytes_over(self.faded(now).max(peak) as u64, RATE_SPAN)
     }
 }
@@ -62,6 +92,16 @@ mod tests {
             "kept"
         );
         assert_eq!(meter.rate(Instant::from_millis(1500)), Rate::ZERO);
+    }
+
+    #[test]
+    fn what_leaves_late_counts_from_when_it_left_and_not_for_ever() {
+        let mut meter = Meter::default();
+        meter.on_arrival(64_000, Instant::ZERO);
+        let fast = Rate::from_mbps(2);
+        assert!(meter.on_departure(Instant::from_millis(490)) > fast);
+        assert!(meter.on_departure(Instant::from_millis(900)) > fast);
+        assert_eq!(meter.on_departure(Instant::from_millis(991)), Rate::ZERO);
     }
 
     #[test]

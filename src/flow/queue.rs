@@ -81,7 +81,8 @@ pub struct Dequeued<T> {
     pub overdue: bool,
     /// How long it waited.
     pub sojourn: Duration,
-    /// The rate at which its flow arrived, averaged over [`super::meter::RATE_SPAN`]: the most of the last half second.
+    /// The rate at which its flow arrived, averaged over [`super::meter::RATE_SPAN`]: the most of the last half second,
+    /// also as it stood when others of it left in the last half second.
     pub rate: Rate,
 }
 
@@ -341,7 +342,7 @@ impl<T> FlowQueue<T> {
             },
             overdue,
             sojourn,
-            rate: flow.meter.rate(now),
+            rate: flow.meter.on_departure(now),
         }
     }
 

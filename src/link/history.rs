@@ -2,15 +2,19 @@
 //!
 //! ```text
 //!  record ──► slot 0 1 2 ... 9 (a ring)      merged = sum of the ring       slow[0], slow[1]: 30-60 s each
-//!                  │ a slot closes ─► slow     │ a slot expires ─► minus
+//!                  │ a slot closes ─► slow     │ a slot expires ─► summed again
 //! ```
 //!
-//! Recording is O(1) and does not allocate: one counter in the slot and one in the sum. Percentiles are computed
-//! at most every 100 ms into a snapshot. Under 50 samples the last two seconds are noise; the slow part answers.
+//! Recording is O(1): one counter in the slot and one in the sum. Percentiles are computed at most every 100 ms into a
+//! snapshot. Under 50 samples the last two seconds are noise; the slow part answers. A slot keeps its first samples as
+//! they are and makes itself a histogram beyond, once: links that idle cost a few numbers and no walks over buckets.
+//!
+//! Reference: Gil Tene, HdrHistogram.
 
 use std::time::Duration;
 
-use super::counts::{Bucket, Counts};
+use hdrhistogram::Histogram;
+
 use crate::base::Instant;
 
 /// Slots of the ring and the length of each: the merged window is two seconds.
@@ -22,9 +26,13 @@ const SLOW: Duration = Duration::from_secs(30);
 const SAMPLES_MIN: u64 = 50;
 /// Percentiles are at most this old when asked for.
 const REFRESH: Duration = Duration::from_millis(100);
-/// Samples of a slot that are kept one by one, so that an idle link's slots cost what they hold and not a walk over
-/// all buckets. 64 in 200 ms are 320 a second.
+/// Those of the slow part, which change little from then on, when they have this many samples.
+const SLOW_REFRESH: Duration = Duration::from_secs(1);
+const SLOW_SAMPLES: u64 = 200;
+/// Samples of a slot that are kept one by one: 64 in 200 ms are 320 a second.
 const FEW: usize = 64;
+/// Range and precision: 1 us to 10 s in 2 significant digits are 2304 counters.
+const MICROS_MAX: u32 = 10_000_000;
 
 /// A snapshot of a [`History`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,55 +58,50 @@ pub struct Percentiles {
 /// What was recorded in one span of [`SLOT`].
 #[derive(Clone, Debug)]
 struct Slot {
-    few: [Bucket; FEW],
+    few: [u32; FEW],
     count: usize,
-    /// The rest, and the few when there is a rest.
-    many: Counts,
+    /// All of them, when they are not few.
+    many: Option<Box<Histogram<u32>>>,
 }
 
 impl Slot {
-    fn new() -> Self {
+    const fn new() -> Self {
         Self {
-            few: [Bucket::of(0); FEW],
+            few: [0; FEW],
             count: 0,
-            many: Counts::default(),
+            many: None,
         }
     }
 
-    fn record(&mut self, bucket: Bucket) {
+    fn record(&mut self, micros: u32) {
         if self.count < FEW {
-            self.few[self.count] = bucket;
+            self.few[self.count] = micros;
         } else {
+            let many = self.many.get_or_insert_with(|| Box::new(empty()));
             if self.count == FEW {
-                self.few.iter().for_each(|&few| self.many.add(few));
+                record_all(many, &self.few);
             }
-            self.many.add(bucket);
+            many.saturating_record(u64::from(micros));
         }
         self.count += 1;
     }
 
-    fn add_to(&self, counts: &mut Counts) {
-        if self.count > FEW {
-            counts.add_all(&self.many);
-        } else {
-            self.few[..self.count]
-                .iter()
-                .for_each(|&few| counts.add(few));
-        }
-    }
-
-    fn take_from(&self, counts: &mut Counts) {
-        if self.count > FEW {
-            counts.take_all(&self.many);
-        } else {
-            self.few[..self.count]
-                .iter()
-                .for_each(|&few| counts.take(few));
+    fn add_to(&self, sum: &mut Histogram<u32>) {
+        match &self.many {
+            Some(many) if self.count > FEW => {
+                let added = sum.add(many.as_ref());
+                debug_assert!(added.is_ok(), "all histograms have one range");
+            }
+            _ => record_all(sum, &self.few[..self.count]),
         }
     }
 
     fn clear(&mut self) {
-        self.many.clear();
+        if self.count > FEW
+            && let Some(many) = &mut self.many
+        {
+            many.reset();
+        }
         self.count = 0;
     }
 }
@@ -107,39 +110,43 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub struct History {
     ring: [Slot; SLOTS],
-    merged: Counts,
-    slow: [Counts; 2],
+    merged: Histogram<u32>,
+    slow: [Histogram<u32>; 2],
     open: usize,
     opened: Instant,
     slow_reset: Instant,
     slow_next: usize,
     snapshot: Percentiles,
     refreshed: Option<Instant>,
+    slow_snapshot: Percentiles,
+    slow_refreshed: Instant,
 }
 
 impl History {
-    /// An empty history. This is the only place that allocates.
+    /// An empty history.
     pub fn new(now: Instant) -> Self {
         Self {
-            ring: std::array::from_fn(|_| Slot::new()),
-            merged: Counts::default(),
-            slow: [Counts::default(), Counts::default()],
+            ring: [const { Slot::new() }; SLOTS],
+            merged: empty(),
+            slow: [empty(), empty()],
             open: 0,
             opened: now,
             slow_reset: now,
             slow_next: 0,
             snapshot: Percentiles::default(),
             refreshed: None,
+            slow_snapshot: Percentiles::default(),
+            slow_refreshed: now,
         }
     }
 
-    /// Records one delay.
+    /// Records one delay. Allocates when a slot has more than a few samples for the first time, and never again.
     pub fn record(&mut self, value: Duration, now: Instant) {
         self.rotate(now);
-        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX).max(1);
-        let bucket = Bucket::of(micros);
-        self.ring[self.open].record(bucket);
-        self.merged.add(bucket);
+        let micros = u32::try_from(value.as_micros()).unwrap_or(MICROS_MAX);
+        let micros = micros.clamp(1, MICROS_MAX);
+        self.ring[self.open].record(micros);
+        self.merged.saturating_record(u64::from(micros));
     }
 
     /// The percentiles of the last two seconds (of up to a minute under 50 samples), at most 100 ms old.
@@ -148,16 +155,31 @@ impl History {
         if old {
             self.rotate(now);
             self.refreshed = Some(now);
-            let [a, b] = &self.slow;
-            let fuller = if a.len() > b.len() { a } else { b };
-            self.snapshot = if self.merged.len() >= SAMPLES_MIN || self.merged.len() >= fuller.len()
-            {
+            let count = self.merged.len();
+            let slow_count = self.slow_fuller().len();
+            self.snapshot = if count >= SAMPLES_MIN || count >= slow_count {
                 percentiles(&self.merged)
             } else {
-                percentiles(fuller)
+                self.slow_percentiles(now)
             };
         }
         &self.snapshot
+    }
+
+    fn slow_fuller(&self) -> &Histogram<u32> {
+        let [a, b] = &self.slow;
+        if a.len() > b.len() { a } else { b }
+    }
+
+    fn slow_percentiles(&mut self, now: Instant) -> Percentiles {
+        let counted = self.slow_fuller().len();
+        let known = self.slow_snapshot.count;
+        let young = now.since(self.slow_refreshed) < SLOW_REFRESH;
+        if known < SLOW_SAMPLES.min(counted) || (!young && known != counted) {
+            self.slow_snapshot = percentiles(self.slow_fuller());
+            self.slow_refreshed = now;
+        }
+        self.slow_snapshot
     }
 
     /// The percentiles as of the last [`History::refresh`].
@@ -177,7 +199,7 @@ impl History {
             }
         }
         if now.since(self.slow_reset) >= SLOW {
-            self.slow[self.slow_next].clear();
+            self.slow[self.slow_next].reset();
             self.slow_next ^= 1;
             self.slow_reset = now;
         }
@@ -190,30 +212,42 @@ impl History {
         }
         self.open = (self.open + 1) % SLOTS;
         let oldest = &mut self.ring[self.open];
-        oldest.take_from(&mut self.merged);
+        if oldest.count == 0 {
+            return;
+        }
         oldest.clear();
-        if self.merged.is_empty() {
-            // Forgets how far its values reached.
-            self.merged.clear();
+        self.merged.reset();
+        for slot in &self.ring {
+            slot.add_to(&mut self.merged);
         }
     }
 }
 
-fn percentiles(counts: &Counts) -> Percentiles {
-    if counts.is_empty() {
+fn empty() -> Histogram<u32> {
+    #[allow(clippy::expect_used)] // constants
+    Histogram::new_with_bounds(1, u64::from(MICROS_MAX), 2).expect("bounds are valid")
+}
+
+fn record_all(histogram: &mut Histogram<u32>, micros: &[u32]) {
+    for &micros in micros {
+        histogram.saturating_record(u64::from(micros));
+    }
+}
+
+fn percentiles(of: &Histogram<u32>) -> Percentiles {
+    if of.is_empty() {
         return Percentiles::default();
     }
-    let values = counts.at([0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0]);
-    let [min, p50, p90, p95, p99, p999, max] = values.map(Duration::from_micros);
+    let at = |quantile| Duration::from_micros(of.value_at_quantile(quantile));
     Percentiles {
-        count: counts.len(),
-        min,
-        p50,
-        p90,
-        p95,
-        p99,
-        p999,
-        max,
+        count: of.len(),
+        min: Duration::from_micros(of.min()),
+        p50: at(0.5),
+        p90: at(0.9),
+        p95: at(0.95),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: Duration::from_micros(of.max()),
     }
 }
 
@@ -228,8 +262,7 @@ mod tests {
 
     /// The greatest value of the fuller slow part.
     fn slow_max(history: &History) -> Duration {
-        let [a, b] = &history.slow;
-        percentiles(if a.len() > b.len() { a } else { b }).max
+        percentiles(history.slow_fuller()).max
     }
 
     #[test]
@@ -282,5 +315,26 @@ mod tests {
         history.record(Duration::from_millis(1), Instant::from_millis(2));
         assert_eq!(history.refresh(Instant::from_millis(50)).count, 1);
         assert_eq!(history.refresh(Instant::from_millis(101)).count, 2);
+    }
+
+    #[test]
+    fn few_samples_and_many_are_counted_alike() {
+        for each in [FEW as u64 - 1, FEW as u64, FEW as u64 + 1, 500] {
+            let mut history = History::new(Instant::ZERO);
+            let mut oracle = empty();
+            // Three slots, and two of them twelve slots later, when the first three are over.
+            for slot in [0, 1, 2, 12, 13] {
+                for n in 0..each {
+                    let micros = 100 + 37 * n + 1_000 * slot;
+                    let at = Instant::from_millis(slot * 200 + n % 200);
+                    history.record(Duration::from_micros(micros), at);
+                    if slot > 2 {
+                        oracle.record(micros).unwrap();
+                    }
+                }
+            }
+            let got = *history.refresh(Instant::from_millis(13 * 200 + 199));
+            assert_eq!(got, percentiles(&oracle), "{each}");
+        }
     }
 }

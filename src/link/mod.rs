@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 pub mod budget;
-pub mod counts;
 pub mod gso;
 pub mod history;
 pub mod loss;

@@ -272,8 +272,7 @@ impl Session {
         let queue = &mut self.egress.routes[route].queue;
         let mut victim = queue.enqueue(hash, bytes, stored, now);
         while let Some(frame) = victim {
-            self.egress.frames.give(frame);
-            self.drops.count(DropReason::QueueFull);
+            self.drop_frame(frame, DropReason::QueueFull);
             victim = self.egress.routes[route].queue.shed();
         }
         Ok(())
@@ -325,16 +324,22 @@ impl Session {
                     since,
                 });
             }
-            self.drops.count(DropReason::Aqm);
             self.egress.routes[route].queue.refund(hash, item.bytes);
         }
+    }
+
+    /// Drops a frame; each packet of a superframe counts.
+    fn drop_frame(&mut self, frame: Frame, reason: DropReason) {
+        let packets = segment::segment_count(self.egress.frames.bytes(&frame));
+        self.drops.count_many(reason, packets.max(1) as u64);
+        self.egress.frames.give(frame);
     }
 
     /// CoDel wants the flow to slow down: its frame is marked, else one segment is taken off a superframe, else it is
     /// dropped (`None`), at once when the flow did not care for marks.
     fn signal(&mut self, frame: Frame, overdue: bool) -> Option<Frame> {
         if overdue {
-            self.egress.frames.give(frame);
+            self.drop_frame(frame, DropReason::Aqm);
             return None;
         }
         let bytes = self.egress.frames.bytes_mut(&frame);
@@ -342,13 +347,14 @@ impl Session {
             return Some(frame);
         }
         let segments = segment::segment_count(bytes);
-        let trimmed = if segments > 1 {
-            self.without_first_segment(&frame, segments)
-        } else {
-            None
-        };
-        self.egress.frames.give(frame);
-        trimmed
+        if segments > 1
+            && let Some(trimmed) = self.without_first_segment(&frame, segments)
+        {
+            self.egress.frames.give(frame);
+            return Some(trimmed);
+        }
+        self.drop_frame(frame, DropReason::Aqm);
+        None
     }
 
     fn without_first_segment(&mut self, frame: &Frame, segments: usize) -> Option<Frame> {
