@@ -22,7 +22,7 @@ use crate::wire::message::{LinkOpen, Message, Writer};
 /// Datagrams in one run: the kernel's limit of segments.
 pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// Bytes in one run: below the kernel's 65 507 for the whole send.
-pub const RUN_BYTES_MAX: usize = 64_000;
+pub const RUN_BYTES_MAX: usize = 65_000;
 
 /// What a datagram holds, as far as its fate matters.
 #[derive(Clone, Copy, Debug)]
