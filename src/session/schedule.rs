@@ -257,10 +257,17 @@ impl Session {
         let arrival = |c: &Candidate| c.free_at.max(now) + c.rate.time_for(wire) + c.delay;
         (0..self.candidates.len())
             .filter(|&at| at != first)
-            .min_by_key(|&at| arrival(&self.candidates[at]))
+            .min_by_key(|&at| (self.share_wan(at, first), arrival(&self.candidates[at])))
     }
 
-    /// The two links of least delay, as if nothing were committed: for symbols that go ahead of the queues.
+    /// Whether what happens to the WAN of one candidate happens to the other as well: a copy there is of less use.
+    fn share_wan(&self, a: usize, b: usize) -> bool {
+        let wan = |at| self.links[self.candidate(at).link.index()].wan;
+        wan(a) == wan(b)
+    }
+
+    /// The link of least delay and one of another WAN, if there is one, as if nothing were committed: for symbols that go
+    /// ahead of the queues.
     pub(super) fn pick_two_quick(&self, bytes: usize) -> (Option<usize>, Option<usize>) {
         let wire = u64::from(overhead::wire_bytes(overhead::datagram_bytes(bytes)));
         let arrival = |&at: &usize| {
@@ -269,9 +276,11 @@ impl Session {
         };
         let count = self.candidates.len() + self.held_back;
         let first = (0..count).min_by_key(arrival);
-        let second = (0..count)
-            .filter(|&at| Some(at) != first)
-            .min_by_key(arrival);
+        let second = first.and_then(|first| {
+            (0..count)
+                .filter(|&at| at != first)
+                .min_by_key(|&at| (self.share_wan(at, first), arrival(&at)))
+        });
         (first, second)
     }
 

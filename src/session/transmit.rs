@@ -396,18 +396,16 @@ impl Session {
         }
     }
 
-    /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
-    /// that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
+    /// Links that may carry reports: the fastest up link, and one of another WAN while any link is in trouble. Nothing
+    /// says that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
     pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
         let key = |link: &&Link| (!link.sender.flows(), self.delay_of(link));
-        let mut best: [Option<&Link>; 2] = [None, None];
-        for link in self.links.iter().filter(|link| link.is_open()) {
-            if best[0].is_none_or(|b| key(&link) < key(&b)) {
-                best = [Some(link), best[0]];
-            } else if best[1].is_none_or(|b| key(&link) < key(&b)) {
-                best[1] = Some(link);
-            }
-        }
+        let open = || self.links.iter().filter(|link| link.is_open());
+        let first = open().min_by_key(key);
+        // What happens to a link mostly happens to its whole WAN.
+        let other = |link: &&Link| first.is_some_and(|first| first.wan != link.wan);
+        let second = open().filter(other).min_by_key(key);
+        let best = [first, second];
         let quiet = self.peer_interval * 2 + QUIET_EXTRA;
         let troubled = best[0].is_some_and(|link| now.since(link.receiver.last_at()) > quiet)
             || self

@@ -1,7 +1,9 @@
 //! Links that die, come back, or die in one direction only, under full load.
 
 use chainlightning::sim::packet::Side;
+use chainlightning::sim::plan::{LinkPlan, Plan};
 use chainlightning::sim::traffic::TcpConfig;
+use chainlightning::sim::world::World;
 
 use crate::common::*;
 
@@ -72,4 +74,33 @@ fn a_link_dead_towards_the_server_only_is_a_short_gap() {
 #[test]
 fn a_link_dead_towards_the_client_only_is_a_short_gap() {
     outage(0, &[Side::Server], Side::Client);
+}
+
+#[test]
+fn a_wan_that_takes_all_its_links_with_it_is_a_short_gap() {
+    // What tells the peer of trouble, and every copy, has to go by another WAN, not by another link of the dead one.
+    let mut plan = Plan::new(3, &[]);
+    for (wan, words) in [
+        (0, "rate=50mbit delay=10ms queue=100ms"),
+        (1, "rate=25mbit delay=20ms queue=100ms"),
+        (2, "rate=10mbit delay=30ms queue=100ms"),
+    ] {
+        plan.links.push(LinkPlan::new(wan, words));
+        plan.links.push(LinkPlan::new(wan, words));
+    }
+    let mut world = World::new(plan);
+    settle(&mut world);
+    let flow = add_tcp(&mut world, Side::Client, TcpConfig::default());
+    world.run_for(ms(12_000));
+    let died = millis(&world);
+    for link in [0, 1] {
+        world.change(0, link, &BOTH, "outage=on");
+    }
+    world.run_for(ms(3_000));
+    let end = millis(&world);
+    let gap = tcp(&world, flow).longest_gap(at(died), at(end));
+    println!("gap {gap:?}\n{}{}", describe(&mut world), states(&world));
+    finish(&mut world);
+    assert!(gap <= ms(100), "gap {gap:?}");
+    assert_eq!(world.lost_inside(), [0, 0]);
 }
