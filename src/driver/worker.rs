@@ -200,6 +200,8 @@ impl Worker {
     fn turn(&mut self, longest: Duration) -> Result<(), DatapathError> {
         let now = self.clock.now();
         let due = self.role.endpoint_ref().poll_timeout(now).since(now);
+        self.datapath
+            .set_idle(self.role.endpoint_ref().is_idle(now));
         let wait = if self.mailbox.lie_down() {
             due.min(longest)
         } else {

@@ -169,6 +169,7 @@ impl Session {
         let is_symbol = matches!(message, Message::Symbol(..) | Message::Repair(..));
         if is_symbol {
             self.links[id.index()].symbol_at = Some(now);
+            self.idle.on_symbol(now);
         }
         if !is_symbol && !self.control_limit.take(1, now) {
             return Err(DropReason::ControlLimited);

@@ -320,6 +320,13 @@ impl Datapath {
         }
     }
 
+    /// Says whether what is read at present is heartbeats: those that come together are then taken together.
+    pub const fn set_idle(&mut self, idle: bool) {
+        if let Path::Uring(path) = &mut self.path {
+            path.set_idle(idle);
+        }
+    }
+
     /// Counters since the start.
     pub const fn stats(&self) -> &Stats {
         &self.shared.stats

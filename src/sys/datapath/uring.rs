@@ -311,6 +311,11 @@ impl UringPath {
         Ok((told(stats) != before, outcome))
     }
 
+    /// See [`super::Datapath::set_idle`].
+    pub(super) const fn set_idle(&mut self, idle: bool) {
+        self.coalesce.set_idle(idle);
+    }
+
     /// What ends the next wait.
     fn patience(&self, wait: bool) -> Patience {
         if wait && self.ring.can_collect() {

@@ -1,0 +1,146 @@
+//! Heartbeats of an idle session leave together.
+//!
+//! ```text
+//!  under load    link 0  ·    ·    ·    ·        each link has its own beat
+//!                link 1     ·    ·    ·    ·
+//!  idle          link 0  |         ¦    |        | = our beat, ¦ = our report on the peer's beat, which ours joins
+//!                link 1  |         ¦    |            when it is due soon
+//! ```
+//!
+//! What idling costs is wake-ups, and ten links with beats of their own have ten times as many of them. So when one is
+//! due those of all links leave that are half due, and when a report is due those that are three quarters due leave with
+//! it: the peer that is a little behind beats as an answer. A beat only ever comes earlier by this, so that nothing is
+//! noticed later.
+//!
+//! With data of the last second every link keeps its own beat: beats that come together tell nothing of the time between
+//! them, and under bursts of loss that cost a flow its window.
+//!
+//! Never does: delay a report or a beat, or touch a link that is not Up, whose beats are what decides about it.
+
+use std::time::Duration;
+
+use super::Session;
+use super::link::Link;
+use crate::base::Instant;
+use crate::link::State;
+
+/// A session without symbols for this long, either way, is idle: as long as heartbeats stay dense after data.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// When the session carried something last, and whether its links are beating.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Idle {
+    /// When a symbol left or came.
+    symbol_at: Instant,
+}
+
+impl Idle {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { symbol_at: now }
+    }
+
+    /// A symbol left or came.
+    pub(super) const fn on_symbol(&mut self, now: Instant) {
+        self.symbol_at = now;
+    }
+}
+
+impl Session {
+    /// Whether nothing but heartbeats and reports has moved for a while, so that nobody waits for what comes next.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        now.since(self.idle.symbol_at) >= IDLE_AFTER && !self.egress.has_work()
+    }
+
+    /// Marks the links whose heartbeats leave now although they are not due. `reporting`: a report is about to leave.
+    pub(super) fn align_beats(&mut self, reporting: bool, now: Instant) {
+        if !self.is_idle(now) {
+            return;
+        }
+        let beats = |link: &Link| link.is_open() && link.sender.state() == State::Up;
+        let interval = self.config.heartbeat;
+        let due = |link: &Link| beats(link) && link.sender.wants_heartbeat(now);
+        let ahead = if self.links.iter().any(due) {
+            interval / 2
+        } else if reporting {
+            interval / 4
+        } else {
+            return;
+        };
+        for link in &mut self.links {
+            link.beat = beats(link) && link.sender.wants_heartbeat(now + ahead);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::LinkId;
+    use crate::bench::core::pair::{origin, sessions};
+    use crate::session::RUN_BYTES_MAX;
+
+    const LINKS: u8 = 5;
+    const DELAY: Duration = Duration::from_millis(10);
+
+    /// Datagrams on their way: when they arrive, whether up, which link, what.
+    type Way = Vec<(Instant, bool, LinkId, Vec<u8>)>;
+
+    /// Both ends for `steps` milliseconds; when datagrams left, by end, and how many by end and link.
+    fn run(steps: u64, disturb: impl Fn(u64) -> bool) -> ([u64; 2], [[u64; LINKS as usize]; 2]) {
+        let start = Instant::from_millis(1);
+        let (mut client, mut server) = sessions(LINKS, start);
+        let (mut way, mut turns) = (Way::new(), [0; 2]);
+        let mut sent = [[0; LINKS as usize]; 2];
+        let mut buffer = vec![0; RUN_BYTES_MAX + 1024];
+        for step in 0..steps {
+            let now = start + Duration::from_millis(step);
+            way.retain_mut(|(at, up, link, datagram)| {
+                let due = *at <= now;
+                if due {
+                    let end = if *up { &mut server } else { &mut client };
+                    let from = up.then(|| origin(link.0));
+                    end.handle_datagram(1, *link, datagram, from, now).unwrap();
+                }
+                !due
+            });
+            for (number, end) in [&mut client, &mut server].into_iter().enumerate() {
+                end.handle_timeout(now);
+                while end.poll_event().is_some() {}
+                if disturb(step) {
+                    // Links that got out of step.
+                    let link = usize::try_from(step).unwrap() % usize::from(LINKS);
+                    end.links[link].beat = true;
+                }
+                let mut left = false;
+                while let Some(transmit) = end.poll_transmit(now, &mut buffer) {
+                    left = true;
+                    sent[number][transmit.link.index()] += 1;
+                    let bytes = buffer[..transmit.bytes].to_vec();
+                    way.push((now + DELAY, number == 0, transmit.link, bytes));
+                }
+                if step * 2 >= steps {
+                    turns[number] += u64::from(left);
+                }
+            }
+        }
+        assert!(client.links.iter().all(Link::is_up) && server.links.iter().all(Link::is_up));
+        (turns, sent)
+    }
+
+    #[test]
+    fn beats_and_reports_of_an_idle_session_leave_in_few_turns() {
+        // Six seconds, of which three are counted: 30 intervals with a beat and a report each.
+        let (turns, _) = run(6_000, |step| step < 1_500 && step % 13 == 0);
+        for count in turns {
+            assert!((50..=66).contains(&count), "{turns:?}");
+        }
+    }
+
+    #[test]
+    fn no_link_beats_less_often_than_its_interval_asks_for() {
+        let (_, sent) = run(6_000, |_| false);
+        for count in sent.into_iter().flatten() {
+            assert!(count >= 58, "{sent:?}");
+        }
+    }
+}
