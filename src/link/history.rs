@@ -441,7 +441,11 @@ mod tests {
                     .iter()
                     .for_each(|(_, micros)| oracle.record(u64::from(*micros)).unwrap());
                 assert_eq!(history.window(), percentiles(&oracle));
-                *(if history.summed { &mut summed } else { &mut sorted }) += 1;
+                *(if history.summed {
+                    &mut summed
+                } else {
+                    &mut sorted
+                }) += 1;
             }
         }
         assert!(sorted > 100 && summed > 100, "{sorted}, {summed}");

@@ -9,7 +9,8 @@
 //!
 //! What idling costs is wake-ups, and ten links with beats of their own have ten times as many of them. So when one is
 //! due those of all links leave that are half due, and when a report is due those that are three quarters due leave with
-//! it: the peer that is a little behind beats as an answer. A beat only ever comes earlier by this, so that nothing is
+//! it: the peer that is a little behind beats as an answer. And when all links have brought a heartbeat, there is nothing
+//! more to wait for, and the report leaves at once. What leaves only ever comes earlier by this, so that nothing is
 //! noticed later.
 //!
 //! With data of the last second every link keeps its own beat: beats that come together tell nothing of the time between
@@ -49,6 +50,17 @@ impl Session {
     /// Whether nothing but heartbeats and reports has moved for a while, so that nobody waits for what comes next.
     pub fn is_idle(&self, now: Instant) -> bool {
         now.since(self.idle.symbol_at) >= IDLE_AFTER && !self.egress.has_work()
+    }
+
+    /// Whether every link that is up has brought something that is to be reported, and all of it is heartbeats.
+    pub(super) fn is_round_complete(&self, now: Instant) -> bool {
+        let mut up = self.links.iter().filter(|link| link.is_up()).peekable();
+        let asks = |link: &Link| {
+            link.receiver
+                .report_at()
+                .is_some_and(|at| at < Instant::FAR)
+        };
+        self.is_idle(now) && up.peek().is_some() && up.all(asks)
     }
 
     /// Marks the links whose heartbeats leave now although they are not due. `reporting`: a report is about to leave.

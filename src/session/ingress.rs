@@ -108,12 +108,16 @@ impl Session {
             message?;
         }
         // The report behind a heartbeat is its own link's; others come with those of all links that have news.
-        let (mut alone, mut told) = (false, false);
+        let (mut alone, mut told, mut reported) = (false, false, false);
         for message in messages {
             let message = message?;
             alone |= matches!(message, Message::Heartbeat);
-            told |= !alone && matches!(message, Message::Report(_));
+            reported |= matches!(message, Message::Report(_));
+            told |= !alone && reported;
             self.handle_message(id, &message, sent_us, now)?;
+        }
+        if reported {
+            self.refresh_size(now);
         }
         if told {
             self.told_at = self.told_at.max(now - self.lateness(sent_us, now));

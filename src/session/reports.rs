@@ -80,7 +80,11 @@ impl Session {
         } else {
             self.reports.next_at
         };
-        if now < earliest || !self.links.iter().any(|l| l.receiver.report_due(now)) {
+        if now < earliest {
+            return false;
+        }
+        let due = self.links.iter().any(|l| l.receiver.report_due(now));
+        if !due && !self.is_round_complete(now) {
             return false;
         }
         let links = self.report_links(now);
@@ -203,7 +207,6 @@ impl Session {
         if let Some(delivery) = delivery {
             self.on_delivery(wan, message.link, &delivery, now);
         }
-        self.refresh_size(now);
     }
 }
 
