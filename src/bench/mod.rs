@@ -56,17 +56,15 @@ pub fn aggregation(plan: &Plan, json: bool, command_line: &[OsString]) -> ExitCo
             return ExitCode::FAILURE;
         }
     };
-    if json {
-        show(&report.to_json());
-        report.failures.iter().for_each(|text| complain(text));
-    } else {
-        show(&table::table(&report));
-    }
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    tell(
+        if json {
+            report.to_json()
+        } else {
+            table::table(&report)
+        },
+        json,
+        &report.failures,
+    )
 }
 
 /// Enters namespaces of our own; gives the directory for files, or the exit code with which the program shall end.
@@ -203,6 +201,19 @@ fn show(text: &str) {
     // A reader that closes early, such as `head`, is no failure of ours.
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints a report, the failures beside it where it is one JSON document, and says how it went.
+fn tell(text: String, json: bool, failures: &[String]) -> ExitCode {
+    show(&text);
+    if json {
+        failures.iter().for_each(|failure| complain(failure));
+    }
+    if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn complain(text: &str) {

@@ -18,6 +18,9 @@ use crate::sys::{Tun, TunConfig, UdpConfig, UdpSocket};
 /// Frames that may wait in the TUN's own ring, which drops without a word: 10 ms of 400 000 small packets a second,
 /// as long as a busy machine may keep the data thread waiting. They queue for the links elsewhere.
 const TUN_QUEUE_FRAMES: u32 = 4000;
+/// Longest superframe that the TUN may give us: with what each of its symbols adds it leaves as one run on one link. One of
+/// 64 KiB needs a second send for its last few symbols.
+const TUN_SUPERFRAME_BYTES: u32 = 61_440;
 /// Path MTU taken for a WAN whose device is not known.
 const MTU_USUAL: u32 = 1500;
 /// Smallest path MTU we work with, the IPv6 minimum.
@@ -121,6 +124,7 @@ fn make_tun(config: &Config, workers: u8, netdev: &mut Netdev) -> Result<Tun, Ru
     let name = tun.name();
     netdev.set_mtu(name, u32::from(tunnel.mtu))?;
     netdev.set_queue_length(name, TUN_QUEUE_FRAMES)?;
+    netdev.set_superframe_bytes(name, TUN_SUPERFRAME_BYTES)?;
     let v4 = Prefix {
         address: tunnel.local.into(),
         bits: tunnel.prefix_len,

@@ -2,6 +2,8 @@
 
 mod files;
 
+pub use files::write_key;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -38,5 +38,5 @@ pub use pacer::Pacer;
 pub use rate_control::{Delivery, Phase, RateConfig, RateControl};
 pub use receiver::{Receiver, ReceiverConfig, low_micros};
 pub use report::Report;
-pub use sender::{Outcome, Sender, SenderConfig, SenderCounters};
+pub use sender::{Condition, Outcome, Sender, SenderConfig, SenderCounters};
 pub use state::{Cause, State};

@@ -316,7 +316,8 @@ impl Session {
     }
 
     fn note_presence(&mut self, wan: usize, now: Instant) {
-        let up = self.links.iter().any(|l| l.wan.index() == wan && l.is_up());
+        let mut links = self.links.iter();
+        let up = links.any(|link| link.wan.index() == wan && link.is_present());
         let own = usize::from(self.budget.number);
         let known = &mut self.wans[wan].shared.demands[own].up;
         if std::mem::replace(known, up) != up && !self.budget.is_alone() {

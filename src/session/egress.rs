@@ -225,12 +225,13 @@ impl Egress {
         self.spread.resize(slots, [0; LINKS_MAX]);
     }
 
-    /// Gives up what waits on a route; how many frames and symbols that were.
+    /// Gives up what waits on a route; how many frames that were. Symbols that wait to be sent again stay in the store,
+    /// which counts them when their group expires.
     pub(super) fn clear_route(&mut self, route: usize) -> u64 {
         let Self { routes, frames, .. } = self;
         let route = &mut routes[route];
-        let mut count = route.resend.len() as u64;
         route.resend.clear();
+        let mut count = 0;
         let cutting = route.cutting.take().map(|cutting| cutting.frame);
         let waiting = route.waiting.take().map(|taken| taken.frame);
         for frame in cutting.into_iter().chain(waiting) {
@@ -271,8 +272,7 @@ impl Session {
         let queue = &mut self.egress.routes[route].queue;
         let mut victim = queue.enqueue(hash, bytes, stored, now);
         while let Some(frame) = victim {
-            self.egress.frames.give(frame);
-            self.drops.count(DropReason::QueueFull);
+            self.drop_frame(frame, DropReason::QueueFull);
             victim = self.egress.routes[route].queue.shed();
         }
         Ok(())
@@ -324,16 +324,22 @@ impl Session {
                     since,
                 });
             }
-            self.drops.count(DropReason::Aqm);
             self.egress.routes[route].queue.refund(hash, item.bytes);
         }
+    }
+
+    /// Drops a frame; each packet of a superframe counts.
+    fn drop_frame(&mut self, frame: Frame, reason: DropReason) {
+        let packets = segment::segment_count(self.egress.frames.bytes(&frame));
+        self.drops.count_many(reason, packets.max(1) as u64);
+        self.egress.frames.give(frame);
     }
 
     /// CoDel wants the flow to slow down: its frame is marked, else one segment is taken off a superframe, else it is
     /// dropped (`None`), at once when the flow did not care for marks.
     fn signal(&mut self, frame: Frame, overdue: bool) -> Option<Frame> {
         if overdue {
-            self.egress.frames.give(frame);
+            self.drop_frame(frame, DropReason::Aqm);
             return None;
         }
         let bytes = self.egress.frames.bytes_mut(&frame);
@@ -341,13 +347,14 @@ impl Session {
             return Some(frame);
         }
         let segments = segment::segment_count(bytes);
-        let trimmed = if segments > 1 {
-            self.without_first_segment(&frame, segments)
-        } else {
-            None
-        };
-        self.egress.frames.give(frame);
-        trimmed
+        if segments > 1
+            && let Some(trimmed) = self.without_first_segment(&frame, segments)
+        {
+            self.egress.frames.give(frame);
+            return Some(trimmed);
+        }
+        self.drop_frame(frame, DropReason::Aqm);
+        None
     }
 
     fn without_first_segment(&mut self, frame: &Frame, segments: usize) -> Option<Frame> {

@@ -137,6 +137,11 @@ impl Link {
 
     /// Whether tunnel data should be sent.
     pub fn is_up(&self) -> bool {
+        self.is_open() && self.sender.flows() && !self.sender.is_narrow()
+    }
+
+    /// Whether its WAN counts as there: a link that is stalled for the moment doubts nothing.
+    pub fn is_present(&self) -> bool {
         self.is_open() && self.sender.state() == State::Up && !self.sender.is_narrow()
     }
 

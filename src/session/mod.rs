@@ -303,7 +303,7 @@ impl Session {
     pub fn on_send_error(&mut self, link: LinkId, now: Instant) {
         self.drops.count(crate::base::DropReason::SendFailed);
         if let Some(known) = self.links.get_mut(link.index()) {
-            let before = known.sender.state();
+            let before = known.sender.condition();
             known.sender.on_send_error(now);
             self.on_link_state(link.index(), before, now);
         }

@@ -196,7 +196,7 @@ impl Session {
         self.peer_interval = Duration::from_millis(u64::from(message.interval_ms));
         link.sender.set_report_interval(self.peer_interval);
         self.outcomes.clear();
-        let before = link.sender.state();
+        let before = link.sender.condition();
         let outcomes = &mut self.outcomes;
         let delivery = link
             .sender

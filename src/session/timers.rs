@@ -5,16 +5,18 @@ use std::time::Duration;
 use super::Session;
 use super::link::Link;
 use crate::base::Instant;
-use crate::link::State;
 use crate::link::owd::base_difference;
+use crate::link::{Condition, State};
 use crate::reorder::hold::{HoldInputs, Retransmit};
 
 /// Groups that are not acknowledged are given up after this and twice the longest round trip.
 const EXPIRY_BASE: Duration = Duration::from_millis(300);
 /// ... but never kept longer.
 const EXPIRY_MAX: Duration = Duration::from_secs(2);
-/// A link is silent when nothing came for this long although it carried traffic shortly before.
+/// A link is silent when nothing came for this long although it carried data shortly before.
 const SILENCE: Duration = Duration::from_millis(30);
+/// How shortly: a peer sends heartbeats each 20 ms until a second after its last data, and rarely after that.
+const DENSE: Duration = Duration::from_millis(900);
 
 /// Why the session wants to be woken: named, so that a busy loop can name its culprit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl Session {
         }
         let told_at = self.told_at;
         let link = &mut self.links[index];
-        let (id, before) = (link.id, link.sender.state());
+        let (id, before) = (link.id, link.sender.condition());
         self.outcomes.clear();
         let outcomes = &mut self.outcomes;
         link.sender
@@ -92,13 +94,17 @@ impl Session {
     }
 
     /// Follows a link's change of state, whatever caused it: a timeout, a report or a refusal of the kernel.
-    pub(super) fn on_link_state(&mut self, index: usize, before: State, now: Instant) {
+    pub(super) fn on_link_state(&mut self, index: usize, before: Condition, now: Instant) {
         let link = &self.links[index];
-        let (after, wan) = (link.sender.state(), link.wan);
-        if before == State::Up && after != State::Up {
+        let (after, wan) = (link.sender.condition(), link.wan);
+        if before.state == State::Up && after.state != State::Up {
             self.leave_link(index, now);
-        } else if before != State::Up && after == State::Up {
+        } else if before.state != State::Up && after.state == State::Up {
             self.on_wan_returned(wan, now);
+        } else if after.stalled && !before.stalled {
+            // What is known of the WAN stays: what it brings when it moves again was sent before.
+            self.keep_window(now);
+            self.move_off(index);
         }
     }
 
@@ -168,7 +174,9 @@ impl Session {
             .min()
             .unwrap_or_default();
         let silent = live().any(|link| {
-            now.since(link.receiver.last_at()) > SILENCE && link.sender.state() != State::Down
+            now.since(link.receiver.last_at()) > SILENCE
+                && link.symbol_at.is_some_and(|at| now.since(at) < DENSE)
+                && link.sender.state() != State::Down
         });
         HoldInputs {
             delay_spread: spread,

@@ -14,7 +14,6 @@ use super::symbols::SymbolKey;
 use super::wan::LOSS_UNIT;
 use super::{Session, overhead};
 use crate::base::{DropReason, Instant, LinkId};
-use crate::link::State;
 use crate::link::gso::Shape;
 use crate::link::receiver::low_micros;
 use crate::wire::header::{DATA_HEADER_BYTES, DATA_OVERHEAD_BYTES, TAG_BYTES};
@@ -23,7 +22,7 @@ use crate::wire::message::{LinkOpen, Message, Writer};
 /// Datagrams in one run: the kernel's limit of segments.
 pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// Bytes in one run: below the kernel's 65 507 for the whole send.
-pub const RUN_BYTES_MAX: usize = 64_000;
+pub const RUN_BYTES_MAX: usize = 65_000;
 
 /// What a datagram holds, as far as its fate matters.
 #[derive(Clone, Copy, Debug)]
@@ -403,7 +402,7 @@ impl Session {
     /// Links that may carry reports: the fastest up link, and a second while any link is in trouble. Nothing says
     /// that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
     pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
-        let key = |link: &&Link| (link.sender.state() != State::Up, self.delay_of(link));
+        let key = |link: &&Link| (!link.sender.flows(), self.delay_of(link));
         let mut best: [Option<&Link>; 2] = [None, None];
         for link in self.links.iter().filter(|link| link.is_open()) {
             if best[0].is_none_or(|b| key(&link) < key(&b)) {
@@ -417,7 +416,7 @@ impl Session {
             || self
                 .links
                 .iter()
-                .any(|link| link.is_open() && link.sender.state() != State::Up);
+                .any(|link| link.is_open() && !link.sender.flows());
         [
             best[0].map(|link| link.id),
             best[1].filter(|_| troubled).map(|link| link.id),

@@ -14,6 +14,7 @@
 //! Never merges what differs in anything but length of the last, sequence, identification and PSH of the last;
 //! never what has options of IP, is a fragment, or has a wrong checksum. Never holds a frame: the caller does.
 
+use super::bytes::{be16, be32, put16};
 use super::checksum::{fold, pseudo_header, sum};
 use crate::wire::virtio::{
     GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, TCP_CSUM_OFFSET, UDP_CSUM_OFFSET, VIRTIO_BYTES,
@@ -286,18 +287,6 @@ fn is_intact(frame: &[u8]) -> bool {
     let length = u16::try_from(packet.len() - at).unwrap_or(0);
     let pseudo = pseudo_header(packet, addresses, protocol, length);
     (field != 0 || protocol == PROTO_TCP) && fold(sum(&packet[at..]) + u64::from(pseudo)) == 0xffff
-}
-
-const fn be16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-const fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn put16(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assembler;
+mod bytes;
 pub mod checksum;
 pub mod cut;
 pub mod ecn;

@@ -16,6 +16,7 @@
 use std::ops::Range;
 
 use super::assembler::Coverage;
+use super::bytes::{be16, be32, put16};
 use super::checksum::{complete_checksum, fold, pseudo_header, sum};
 use crate::wire::virtio::{GSO_ECN, GSO_NONE, GSO_UDP_L4, NEEDS_CSUM, VIRTIO_BYTES, VirtioHeader};
 
@@ -276,18 +277,6 @@ impl Layout {
         virtio.emit(header);
         Some(())
     }
-}
-
-const fn be16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-const fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn put16(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 #[cfg(test)]

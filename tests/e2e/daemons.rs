@@ -15,12 +15,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        limit: LIMIT,
-        tunnel: true,
-        run,
-    };
+    let case = |name, run| Case::through_tunnel(name, LIMIT, run);
     vec![
         case("daemon_server_restarts", server_restarts),
         case("daemon_client_restarts", client_restarts),

@@ -17,12 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const FAST: [&str; 1] = ["both delay=2ms rate=300mbit"];
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        limit: LIMIT,
-        tunnel: true,
-        run,
-    };
+    let case = |name, run| Case::through_tunnel(name, LIMIT, run);
     vec![
         case(
             "tunnel_writes_small_packets_in_trains",

@@ -18,12 +18,7 @@ const STALL_MAX: Duration = Duration::from_millis(500);
 const RETURN_MAX: Duration = Duration::from_secs(5);
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        limit: LIMIT,
-        tunnel: true,
-        run,
-    };
+    let case = |name, run| Case::through_tunnel(name, LIMIT, run);
     vec![
         case(
             "failure_each_link_dies_and_returns",

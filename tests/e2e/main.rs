@@ -36,6 +36,17 @@ struct Case {
     run: fn() -> Outcome,
 }
 
+impl Case {
+    const fn through_tunnel(name: &'static str, limit: Duration, run: fn() -> Outcome) -> Self {
+        Self {
+            name,
+            limit,
+            tunnel: true,
+            run,
+        }
+    }
+}
+
 /// Exit code of a case that cannot run here.
 const SKIPPED: u8 = 77;
 

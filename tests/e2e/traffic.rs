@@ -19,12 +19,7 @@ use crate::support::{Failure, Outcome, THREE, World, check, check_flow, check_wh
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        limit: LIMIT,
-        tunnel: true,
-        run,
-    };
+    let case = |name, run| Case::through_tunnel(name, LIMIT, run);
     vec![
         case("tunnel_ping_and_tcp_both_ways", ping_and_tcp_both_ways),
         case("tunnel_ipv6_inside", ipv6_inside),

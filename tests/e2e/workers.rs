@@ -17,12 +17,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(6);
 const FLOWS: usize = 10;
 
 pub fn cases() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        limit: LIMIT,
-        tunnel: true,
-        run,
-    };
+    let case = |name, run| Case::through_tunnel(name, LIMIT, run);
     vec![
         case("workers_two_and_two_carry_flows", || flows_with([2, 2])),
         case("workers_two_clients_one_server", || flows_with([2, 1])),

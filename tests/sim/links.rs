@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chainlightning::reorder::hold::HOLD_SILENT;
 use chainlightning::sim::packet::Side;
 use chainlightning::sim::plan::{LinkPlan, Plan};
 use chainlightning::sim::traffic::TcpConfig;
@@ -47,6 +48,26 @@ fn links_of_one_wan_share_its_capacity() {
     for pair in [[0, 1], [2, 3]] {
         let (a, b) = (carried[pair[0]] as f64, carried[pair[1]] as f64);
         assert!(a / b < 1.3 && b / a < 1.3, "{carried:?}");
+    }
+}
+
+#[test]
+fn an_idle_tunnel_waits_for_no_link_that_is_quiet_by_habit() {
+    let mut world = World::new(Plan::new(
+        5,
+        &["rate=50mbit delay=10ms", "rate=50mbit delay=20ms"],
+    ));
+    settle(&mut world);
+    let _ = add_cbr(&mut world, Side::Client, 10, 1_400, 1);
+    world.run_for(Duration::from_secs(2));
+    // Heartbeats are dense for a second after the last data.
+    world.run_for(Duration::from_millis(1_500));
+    for _ in 0..20 {
+        world.run_for(Duration::from_millis(37));
+        let (near, far) = world.stats(0);
+        for stats in [near, far].into_iter().flatten() {
+            assert!(stats.hold < HOLD_SILENT, "{:?}", stats.hold);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::contender::NoStage;
 use super::plan::Direction;
-use super::{complain, inside, load_average, machine, show};
+use super::{complain, inside, load_average, machine, tell};
 use crate::lab::{LabError, Programs};
 use plan::Contender;
 pub use plan::Plan;
@@ -55,17 +55,15 @@ pub fn tunnel(plan: &Plan, json: bool, command_line: &[OsString]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if json {
-        show(&report.to_json());
-        report.failures.iter().for_each(|text| complain(text));
-    } else {
-        show(&table::table(&report));
-    }
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    tell(
+        if json {
+            report.to_json()
+        } else {
+            table::table(&report)
+        },
+        json,
+        &report.failures,
+    )
 }
 
 fn compare(plan: &Plan, directory: &Path) -> Result<Report, LabError> {

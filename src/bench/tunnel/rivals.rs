@@ -4,17 +4,13 @@
 //! None of them is needed: where a program is missing, its row says so and how to get it.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::bench::contender::NoStage;
-use crate::crypto::keys::{PrivateKey, PublicKey};
-use crate::lab::tunnel::{INNER_SERVER_V4, inner_client_v4};
+use crate::lab::tunnel::{INNER_SERVER_V4, inner_client_v4, write_key};
 use crate::lab::{LabError, Launch, Netns, Process, Topology};
 use crate::sys::Netdev;
 use crate::sys::netdev::Prefix;
@@ -129,8 +125,9 @@ pub(super) fn wireguard(lab: &Topology, mtu: u16) -> Result<Pair, NoStage> {
     let number = WIREGUARD_DEVICES.fetch_add(1, Ordering::Relaxed);
     let devices = ["client", "server"].map(|side| format!("wg{number}-{side}"));
     let keys = [
-        wireguard_key(directory, &devices[0])?,
-        wireguard_key(directory, &devices[1])?,
+        // Keys of WireGuard have the format of ours.
+        write_key(directory, &devices[0])?,
+        write_key(directory, &devices[1])?,
     ];
     let start = |device: &str, namespace: &Netns| {
         let launch = Launch::program(&wireguard);
@@ -204,22 +201,6 @@ fn configure_wireguard(
     };
     netdev.add_address(device, address, None)?;
     Ok(netdev.set_up(device, true)?)
-}
-
-/// WireGuard's keys have the format of ours.
-fn wireguard_key(directory: &Path, name: &str) -> Result<PublicKey, LabError> {
-    let key = PrivateKey::generate().map_err(|error| LabError::Program(format!("key: {error}")))?;
-    let path = directory.join(format!("{name}.key"));
-    let mut options = fs::File::options();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path);
-    let written = file.and_then(|mut file| file.write_all(key.to_base64().as_bytes()));
-    written.map_err(LabError::io(path.display().to_string()))?;
-    Ok(key.public())
 }
 
 #[cfg(test)]

@@ -27,14 +27,14 @@ type Inner = (Ipv4Addr, Ipv6Addr);
 impl Files<'_> {
     /// Writes everything for one server and `clients` clients.
     pub(super) fn write(&self, clients: usize) -> Result<(), LabError> {
-        let server_key = self.write_key("server")?;
-        let other_key = self.write_key("other")?;
+        let server_key = write_key(self.directory, "server")?;
+        let other_key = write_key(self.directory, "other")?;
         let known_key = if self.spec.wrong_key {
             other_key
         } else {
             server_key
         };
-        let keys = (0..clients).map(|index| self.write_key(&client_name(index)));
+        let keys = (0..clients).map(|index| write_key(self.directory, &client_name(index)));
         let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
         self.write_text("server.toml", &self.server_config(&keys))?;
         for index in 0..clients {
@@ -42,21 +42,6 @@ impl Files<'_> {
             self.write_text(&format!("{}.toml", client_name(index)), &text)?;
         }
         Ok(())
-    }
-
-    fn write_key(&self, name: &str) -> Result<PublicKey, LabError> {
-        let key =
-            PrivateKey::generate().map_err(|error| LabError::Program(format!("key: {error}")))?;
-        let path = self.directory.join(format!("{name}.key"));
-        let file = fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path);
-        let written = file.and_then(|mut file| file.write_all(key.to_base64().as_bytes()));
-        written.map_err(LabError::io(path.display().to_string()))?;
-        Ok(key.public())
     }
 
     fn write_text(&self, name: &str, text: &str) -> Result<(), LabError> {
@@ -165,6 +150,24 @@ impl Files<'_> {
 
 fn inner_client(index: usize) -> Inner {
     (inner_client_v4(index), inner_client_v6(index))
+}
+
+/// Makes a key and writes it to the file `NAME.key`, which nobody else may read.
+///
+/// # Errors
+/// No random numbers, or the file cannot be written.
+pub fn write_key(directory: &Path, name: &str) -> Result<PublicKey, LabError> {
+    let key = PrivateKey::generate().map_err(|error| LabError::Program(format!("key: {error}")))?;
+    let path = directory.join(format!("{name}.key"));
+    let file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path);
+    let written = file.and_then(|mut file| file.write_all(key.to_base64().as_bytes()));
+    written.map_err(LabError::io(path.display().to_string()))?;
+    Ok(key.public())
 }
 
 #[cfg(test)]

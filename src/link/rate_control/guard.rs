@@ -22,12 +22,12 @@ const QUEUE_GONE: f64 = 0.001;
 /// Gain of a gentle drain, least gain of a hard one, and the queue that makes the whole difference, in seconds.
 const GAIN: f64 = 0.92;
 const GAIN_MIN: f64 = 0.4;
-const TAU: f64 = 0.2;
+const TAU: f64 = 0.1;
 /// No drain is planned for longer than this.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Spans of packets the guard judges by: usually, when the queue is high, and in units of the jitter.
 const WINDOW: Duration = Duration::from_millis(100);
-const WINDOW_HIGH: Duration = Duration::from_millis(50);
+pub(super) const WINDOW_HIGH: Duration = Duration::from_millis(50);
 const WINDOW_JITTER: f64 = 20.0;
 /// Reports that a judgement needs, and one more because the window's edge falls between two.
 const WINDOW_REPORTS: f64 = 4.0;
@@ -35,22 +35,17 @@ const WINDOW_REPORTS: f64 = 4.0;
 const WINDOW_PACKETS: f64 = 10.0;
 const WINDOW_MAX: Duration = Duration::from_millis(300);
 /// Time between two calibrations against a standing queue.
-const CALIBRATION_PAUSE: Duration = Duration::from_millis(30);
+pub(super) const CALIBRATION_PAUSE: Duration = Duration::from_millis(30);
 /// One calibration moves the capacity within these factors, and by this share of the difference.
 pub(super) const STEP_DOWN: f64 = 0.75;
 const STEP_UP: f64 = 1.05;
 const SHARE: f64 = 0.4;
 /// A fall to less than this share marks a WAN whose capacity moves: it is probed more often for a while.
-const VOLATILE: f64 = 0.95;
+pub(super) const VOLATILE: f64 = 0.95;
 /// Loss beyond the usual that says, under a standing queue, that the queue is full.
 const FULL_LOSS: f64 = 0.1;
-/// A queue beyond this and twice the jitter (seconds), and arrivals over this long, show a steep fall.
-const SURGE: f64 = 0.012;
-const SURGE_STRETCH: Duration = Duration::from_millis(35);
-/// One steep fall is believed down to this share.
-const SURGE_DOWN: f64 = 0.4;
 /// Growth so steep that the measured capacity is taken whole.
-const STEEP: f64 = 0.2;
+pub(super) const STEEP: f64 = 0.2;
 /// A queue that stays level is met with this much less before it is believed to be somebody else's.
 const DOUBT_GAIN: f64 = 0.85;
 /// A change of the capacity by more than this starts the test for a foreign queue again.
@@ -87,33 +82,6 @@ impl RateControl {
         let since = now.since(self.sight.sent_at).as_secs_f64();
         let sent = self.meter.in_flight_bits() / self.capacity;
         (self.sight.queue_last + sent - since).max(0.0)
-    }
-
-    /// A capacity that falls steeply is believed at once: a queue that is high and surely growing arrives at the new
-    /// capacity, however short the burst that made it. Says whether there was one.
-    pub(super) fn surge(&mut self, now: Instant) -> bool {
-        let high = SURGE + 2.0 * self.sight.jitter + self.packet_time();
-        if self.sight.queue_last < high || now.since(self.calibrated_at) < self.sight.rtt {
-            return false;
-        }
-        let Some(seen) = self
-            .meter
-            .measure(self.sight.sent_at - WINDOW_HIGH, Instant::FAR)
-        else {
-            return false;
-        };
-        if seen.stretch() < SURGE_STRETCH || !seen.grows(STEEP) {
-            return false;
-        }
-        let received = seen.received_at_most() / (1.0 - self.usual_loss);
-        if received > self.capacity * VOLATILE {
-            return false;
-        }
-        self.calibrated_at = now;
-        self.quick_until = now + QUICK;
-        self.set_capacity(received.max(self.capacity * SURGE_DOWN));
-        self.start_drain(false, now);
-        true
     }
 
     /// Looks for a standing queue while cruising.

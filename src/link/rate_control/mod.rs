@@ -26,6 +26,7 @@ mod phase;
 mod probe;
 mod sight;
 mod startup;
+mod surge;
 
 use std::time::Duration;
 
@@ -131,6 +132,8 @@ pub struct RateControl {
     probe_step: usize,
     next_probe_at: Instant,
     quick_until: Instant,
+    /// Until when its capacity counts as one that moves.
+    moves_until: Instant,
     backlogged: bool,
     /// What is seen at present.
     sight: Sight,
@@ -141,6 +144,8 @@ pub struct RateControl {
     loss_at: Instant,
     /// Last calibration against a standing queue.
     calibrated_at: Instant,
+    /// Last steep fall.
+    surged_at: Instant,
     /// Since when on_suspect stands.
     suspect_at: Instant,
     /// Most that startup saw arrive; the first guess is above it and no evidence.
@@ -170,12 +175,14 @@ impl RateControl {
             probe_step: 0,
             next_probe_at: now,
             quick_until: now,
+            moves_until: now,
             backlogged: false,
             sight: Sight::default(),
             drain: None,
             usual_loss: 0.0,
             loss_at: now,
             calibrated_at: now,
+            surged_at: now,
             suspect_at: now,
             shown: 0.0,
             queued_rounds: 0,
@@ -193,8 +200,7 @@ impl RateControl {
             self.on_gap(now);
         }
         self.judge_probe(now);
-        let steady = matches!(self.phase, Phase::Drain | Phase::Cruise) && self.pending.is_none();
-        if steady && self.surge(now) {
+        if self.may_surge() && self.surge(now) {
             return;
         }
         match self.phase {

@@ -27,6 +27,8 @@ const WAIT_GAIN: f64 = 0.92;
 /// Pause between rows, varied by a fifth so that peers do not fall into step, and in the first seconds.
 const PAUSE: Duration = Duration::from_millis(1_000);
 const PAUSE_QUICK: Duration = Duration::from_millis(50);
+/// Pause where the capacity moves: what rose is found within half a second.
+const PAUSE_MOVES: Duration = Duration::from_millis(400);
 /// Pause after a refusal that ended a climb or that noise may have made.
 const PAUSE_DOUBT: Duration = Duration::from_millis(400);
 /// Share of the extra that may fail to come in an accepted probe.
@@ -77,6 +79,8 @@ impl RateControl {
     pub(super) fn schedule_probe(&mut self, now: Instant) {
         let pause = if now < self.quick_until {
             PAUSE_QUICK + self.sight.rtt
+        } else if now < self.moves_until {
+            PAUSE_MOVES
         } else {
             PAUSE
         };

@@ -14,8 +14,11 @@
 //!
 //! Reference: RFC 9002 section 6 (loss detection).
 
+mod delivery;
+mod fate;
 mod parts;
 mod size;
+mod stall;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -29,25 +32,17 @@ use super::loss::Loss;
 use super::owd::Owd;
 use super::pmtu::Search;
 use super::rate_control::Delivery;
-use super::receiver::low_micros;
-use super::report::{Report, SEEN_NUMBERS, SEEN_WORDS, set_bits, shift};
-use super::rtt::{RTT_INITIAL, Rtt};
+use super::report::{Report, SEEN_WORDS};
+use super::rtt::Rtt;
 use super::sent::{Entry, Fate, SentLog};
+
 use super::state::{Liveness, Silence, State};
 use crate::base::Instant;
+use fate::REORDER_MIN;
 
 pub use parts::{Outcome, SenderConfig, SenderCounters};
+pub use stall::Condition;
 
-/// Later numbers that must be acknowledged before one is lost (RFC 9002 section 6.1.1).
-const REORDER_MIN: u64 = 3;
-/// A link that reorders raises the threshold up to this, well within what one report tells.
-const REORDER_MAX: u64 = 128;
-/// A raised threshold is halved after this long without a spurious loss.
-const REORDER_KEEP: Duration = Duration::from_secs(5);
-/// Least time threshold of a loss (RFC 9002 calls it kGranularity).
-const LOSS_DELAY_MIN: Duration = Duration::from_millis(1);
-/// Losses while the queue stands above this are congestion.
-const CONGESTED: Duration = Duration::from_millis(15);
 /// Data within this long makes heartbeats dense.
 const TRAFFIC_WINDOW: Duration = Duration::from_secs(1);
 /// Least and greatest time in flight that is suspicious. The least is what a scheduling hiccup of a small machine
@@ -73,6 +68,10 @@ pub struct Sender<T> {
     anchor: Option<u64>,
     /// Bytes in flight.
     in_flight: u64,
+    /// Bytes whose content went by other links and that may still be under way.
+    taken: u64,
+    /// Since when the link is stalled.
+    stalled_at: Option<Instant>,
     reorder_threshold: u64,
     reorder_changed: Instant,
     rtt: Rtt,
@@ -118,6 +117,8 @@ impl<T: Copy> Sender<T> {
             known: [0; SEEN_WORDS],
             anchor: None,
             in_flight: 0,
+            taken: 0,
+            stalled_at: None,
             reorder_threshold: REORDER_MIN,
             reorder_changed: now,
             rtt: Rtt::default(),
@@ -275,6 +276,7 @@ impl<T: Copy> Sender<T> {
         }
         if acked > 0 {
             self.liveness.on_ack(acked, youngest, now);
+            self.end_stall(youngest);
             if oldest != Instant::FAR {
                 // A peer that idles answers at once. What is expected of it is what it does under load: to wait for more.
                 let early = if self.has_traffic(now) {
@@ -307,6 +309,7 @@ impl<T: Copy> Sender<T> {
         self.delay_history.refresh(now);
         let silence = self.silence(now, told_at);
         self.liveness.handle_timeout(&silence, now);
+        self.judge_stall(&silence, now);
         self.counters.suspicions = self.liveness.flap_count();
         self.search.handle_timeout(now);
         self.follow_state();
@@ -318,27 +321,14 @@ impl<T: Copy> Sender<T> {
         self.loss_at()
             .unwrap_or(Instant::FAR)
             .min(self.liveness.poll_timeout(&silence))
+            .min(
+                Some(self.stall_at(&silence))
+                    .filter(|at| *at <= told_at)
+                    .unwrap_or(Instant::FAR),
+            )
             .min(self.heartbeat_at(now))
             .min(self.search.poll_timeout())
             .min(self.tail_at())
-    }
-
-    /// Hands out what is in flight, oldest first, to be sent on other links. No outcome follows for it; the
-    /// link's own loss and delay figures still count what happens to it.
-    pub fn take_unacked(&mut self, mut on: impl FnMut(T)) {
-        for number in self.oldest..self.log.next() {
-            let Some(entry) = self.log.get_mut(number) else {
-                continue;
-            };
-            if entry.fate != Fate::InFlight {
-                continue;
-            }
-            entry.fate = Fate::Taken;
-            self.in_flight -= u64::from(entry.bytes);
-            if let Some(item) = entry.item.take() {
-                on(item);
-            }
-        }
     }
 
     /// The kernel refused a datagram in a way that will not pass by itself (no route, interface down).
@@ -358,245 +348,6 @@ impl<T: Copy> Sender<T> {
     /// The path has changed (roaming, new route): the next delay sample is the new base.
     pub fn rebase(&mut self) {
         self.owd.rebase();
-    }
-
-    /// Marks what the report tells for the first time; returns how many and the send times of the oldest and the
-    /// youngest.
-    fn take_acks(
-        &mut self,
-        report: &Report,
-        now: Instant,
-        on: &mut impl FnMut(Outcome<T>),
-    ) -> (u32, Instant, Instant) {
-        let before = self.anchor.unwrap_or(report.largest);
-        let anchor = before.max(report.largest);
-        self.known = shift(&self.known, anchor - before);
-        let seen = shift(&report.seen, anchor - report.largest);
-        self.anchor = Some(anchor);
-        let fresh: [u64; SEEN_WORDS] = std::array::from_fn(|i| seen[i] & !self.known[i]);
-        for (known, fresh) in self.known.iter_mut().zip(fresh) {
-            *known |= fresh;
-        }
-        let (mut count, mut oldest, mut youngest) = (0, Instant::FAR, Instant::ZERO);
-        for back in set_bits(&fresh) {
-            let Some(number) = anchor.checked_sub(back) else {
-                break;
-            };
-            let Some(entry) = self.log.get_mut(number) else {
-                continue;
-            };
-            count += 1;
-            if !entry.quiet {
-                oldest = oldest.min(entry.sent_at);
-            }
-            youngest = youngest.max(entry.sent_at);
-            if entry.probe {
-                self.search.on_probe_acked(number, entry.bytes, now);
-            }
-            match entry.fate {
-                Fate::InFlight => {
-                    entry.fate = Fate::Acked;
-                    self.in_flight -= u64::from(entry.bytes);
-                    if let Some(item) = entry.item.take() {
-                        on(Outcome::Acked {
-                            item,
-                            number,
-                            bytes: entry.bytes,
-                            known: true,
-                        });
-                    }
-                }
-                Fate::Taken => entry.fate = Fate::Acked,
-                Fate::Lost => {
-                    entry.fate = Fate::Acked;
-                    if !entry.probe {
-                        self.on_spurious(before.saturating_sub(number), now);
-                    }
-                }
-                Fate::Acked | Fate::Skipped => {}
-            }
-        }
-        (count, oldest, youngest)
-    }
-
-    /// A datagram `extent` numbers behind the largest was declared lost too early.
-    fn on_spurious(&mut self, extent: u64, now: Instant) {
-        self.counters.spurious += 1;
-        self.loss.on_spurious(1);
-        self.reorder_threshold = self.reorder_threshold.max(extent + 2).min(REORDER_MAX);
-        self.reorder_changed = now;
-    }
-
-    /// Gives every number up to the largest reported its fate, in order, as far as it can be known.
-    fn resolve(&mut self, now: Instant, on: &mut impl FnMut(Outcome<T>)) {
-        let Some(anchor) = self.anchor else { return };
-        if self.reorder_threshold > REORDER_MIN && now.since(self.reorder_changed) > REORDER_KEEP {
-            self.reorder_threshold = (self.reorder_threshold / 2).max(REORDER_MIN);
-            self.reorder_changed = now;
-        }
-        let delay = self.loss_delay();
-        let mut congested = None;
-        while self.oldest <= anchor {
-            let number = self.oldest;
-            let Some(&entry) = self.log.get(number) else {
-                break;
-            };
-            match entry.fate {
-                Fate::Acked => {
-                    if !entry.trial {
-                        let congested = *congested.get_or_insert_with(|| self.is_congested());
-                        self.loss.on_packet(false, congested, now);
-                        self.gso.on_fate(entry.carriage, false);
-                    }
-                    self.note_size(&entry, true);
-                }
-                Fate::Lost | Fate::Skipped => {}
-                Fate::InFlight | Fate::Taken => {
-                    let jumped = self.jump.is_some_and(|j| number < j.to && j.to <= anchor);
-                    // Reports tell nothing across a jump, and what was under way when it came must not be lost.
-                    let unknown = number + SEEN_NUMBERS <= anchor && !jumped;
-                    let overdue = number + self.reorder_threshold <= anchor
-                        || number < anchor && entry.sent_at + delay <= now;
-                    if !unknown && !overdue {
-                        break;
-                    }
-                    if entry.probe {
-                        self.settle_probe(number, unknown || jumped, now);
-                        self.oldest += 1;
-                        continue;
-                    }
-                    self.settle(number, unknown, on);
-                    if !unknown && !jumped {
-                        // What an outage swallowed says nothing about the link at other times.
-                        if entry.fate != Fate::Taken && !entry.trial {
-                            let congested = *congested.get_or_insert_with(|| self.is_congested());
-                            self.loss.on_packet(true, congested, now);
-                            self.gso.on_fate(entry.carriage, true);
-                        }
-                        self.liveness.on_loss(now);
-                        self.note_size(&entry, false);
-                    }
-                }
-            }
-            self.oldest += 1;
-        }
-    }
-
-    fn is_congested(&self) -> bool {
-        self.owd.queue_min() > CONGESTED
-    }
-
-    /// Ends the wait for a number: lost, or not known and taken for received.
-    fn settle(&mut self, number: u64, unknown: bool, on: &mut impl FnMut(Outcome<T>)) {
-        let Some(entry) = self.log.get_mut(number) else {
-            return;
-        };
-        if entry.fate == Fate::InFlight {
-            self.in_flight -= u64::from(entry.bytes);
-        }
-        let (item, bytes) = (entry.item.take(), entry.bytes);
-        if unknown {
-            entry.fate = Fate::Acked;
-            self.counters.unknown += 1;
-        } else {
-            entry.fate = Fate::Lost;
-            self.counters.lost += 1;
-        }
-        match item {
-            Some(item) if unknown => on(Outcome::Acked {
-                item,
-                number,
-                bytes,
-                known: false,
-            }),
-            Some(item) => on(Outcome::Lost {
-                item,
-                number,
-                bytes,
-            }),
-            None => {}
-        }
-    }
-
-    /// The link's own round trip is measured also by what another link told before.
-    fn sample_rtt(&mut self, report: &Report, newest: bool, now: Instant) {
-        let Some(entry) = self.log.get(report.largest) else {
-            return;
-        };
-        let hold = Duration::from_micros(u64::from(report.hold_us));
-        let sample = now.since(entry.sent_at).saturating_sub(hold);
-        if newest {
-            self.path_rtt.on_sample(sample, now);
-        }
-        if report.same_link {
-            self.rtt.on_sample(sample, now);
-            self.rtt_history.record(sample, now);
-            self.rtt_history.refresh(now);
-        }
-    }
-
-    fn sample_owd(&mut self, report: &Report, now: Instant) {
-        let last = self.owd.expand(report.owd_last_us);
-        let least = last - i64::from(report.owd_last_us.wrapping_sub(report.owd_min_us));
-        let most = last + i64::from(report.owd_max_us.wrapping_sub(report.owd_last_us));
-        self.owd.on_sample(least, last, now);
-        for value in [least, last, most] {
-            self.delay_history.record(self.owd.above_base(value), now);
-        }
-        self.delay_history.refresh(now);
-    }
-
-    /// When the largest number of a report was sent. The log knows best; the peer's echo serves when the queues
-    /// on the way are so long that the entry is gone.
-    fn sent_at(&self, report: &Report, now: Instant) -> Instant {
-        let echoed = low_micros(now).wrapping_sub(report.largest_sent_us);
-        self.log
-            .get(report.largest)
-            .map_or(now - Duration::from_micros(u64::from(echoed)), |entry| {
-                entry.sent_at
-            })
-    }
-
-    /// The number without what was left out before it: a jump is no loss.
-    fn sent_up_to(&self, number: u64) -> u64 {
-        let skipped = match self.jump {
-            Some(jump) if number < jump.to => jump.skipped_before,
-            _ => self.skipped,
-        };
-        number.saturating_sub(skipped)
-    }
-
-    fn delivery(&self, report: &Report, now: Instant) -> Delivery {
-        let (queue_min, queue_p50) = self.owd.queue();
-        Delivery {
-            sent_at: self.sent_at(report, now),
-            received_us: report.received_us,
-            number: self.sent_up_to(report.largest),
-            packets: report.packets,
-            bytes: report.bytes,
-            owd_min_us: report.owd_min_us,
-            owd_max_us: report.owd_max_us,
-            queue_last: self.owd.queue_last(),
-            queue_min,
-            queue_p50,
-            // How long the loop takes: reports come back by the fastest link, whatever this one's way back is.
-            rtt: self.path_rtt.smoothed().unwrap_or(RTT_INITIAL),
-            in_flight: self.in_flight,
-        }
-    }
-
-    /// After this long in flight a datagram is lost if a later one was acknowledged.
-    fn loss_delay(&self) -> Duration {
-        let smoothed = self.path_rtt.smoothed().unwrap_or(RTT_INITIAL);
-        let rtt = smoothed.max(self.path_rtt.latest());
-        (rtt * 9 / 8).max(LOSS_DELAY_MIN) + self.config.report_interval
-    }
-
-    /// When the oldest datagram is lost by time.
-    fn loss_at(&self) -> Option<Instant> {
-        let anchor = self.anchor?;
-        let entry = self.log.get(self.oldest)?;
-        (self.oldest < anchor).then(|| entry.sent_at + self.loss_delay())
     }
 
     fn has_traffic(&self, now: Instant) -> bool {
@@ -629,29 +380,6 @@ impl<T: Copy> Sender<T> {
             report_interval: self.config.report_interval,
             heartbeat: self.heartbeat_interval(now),
             told_at,
-        }
-    }
-
-    /// Appends to the log; the oldest entry leaves a full one.
-    fn push(&mut self, entry: Entry<T>, on: &mut impl FnMut(Outcome<T>)) {
-        if self.log.is_full() && self.log.first() == self.oldest {
-            self.evict(self.oldest, on);
-            self.oldest += 1;
-        }
-        self.log.push(entry);
-    }
-
-    /// Ends the wait for a number that leaves the log.
-    fn evict(&mut self, number: u64, on: &mut impl FnMut(Outcome<T>)) {
-        let open = self
-            .log
-            .get(number)
-            .is_some_and(|entry| entry.fate == Fate::InFlight);
-        if open {
-            self.search.on_probe_unknown(number);
-            self.settle(number, true, on);
-            self.counters.unknown -= 1;
-            self.counters.evicted += 1;
         }
     }
 }

@@ -35,6 +35,7 @@ impl<T: Copy> Sender<T> {
             entry.fate = Fate::Taken;
             let bytes = entry.bytes;
             self.in_flight -= u64::from(bytes);
+            self.taken += u64::from(bytes);
             on(Outcome::Lost {
                 item,
                 number,

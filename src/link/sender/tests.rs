@@ -270,3 +270,79 @@ fn the_end_of_a_burst_is_given_up_when_it_is_overdue_and_a_window_is_not() {
         assert_eq!(link.in_flight(), if count == 3 { 0 } else { 4_000 });
     }
 }
+
+/// A link that acknowledges after 20 ms, and did so once after 400: that long a silence is nothing unusual for it. Two
+/// datagrams are in flight at the end, at the time given back, and the number of the next.
+fn used_to_pauses() -> (Sender<u64>, u64, u64) {
+    let mut link = sender();
+    send(&mut link, 0..1, at(0));
+    link.on_report(&report(&[0]), at(400), &mut |_| {});
+    link.on_report(&report(&[0]), at(401), &mut |_| {});
+    let mut now = 400;
+    for number in 1..100 {
+        now += 10;
+        send(&mut link, number..number + 1, at(now));
+        if number > 2 {
+            let seen: Vec<u64> = (1..=number - 2).collect();
+            link.on_report(&report(&seen), at(now), &mut |_| {});
+        }
+    }
+    assert!(link.suspect_timeout() > Duration::from_millis(300));
+    (link, now, 100)
+}
+
+#[test]
+fn a_pause_stalls_a_link_long_before_it_is_suspect_and_only_something_newer_ends_it() {
+    let (mut link, now, next) = used_to_pauses();
+    send(&mut link, next..next + 4, at(now));
+    // The third that is unknown was sent last; 20 ms, a report interval and the margin later it is late.
+    let due = at(now) + Duration::from_millis(45);
+    let early = due - Duration::from_millis(5);
+    link.handle_timeout(early, Instant::FAR, &mut |_| {});
+    assert!(link.flows());
+    // The peer tells of no link: it may be that only its reports are lost.
+    let late = due + Duration::from_millis(5);
+    link.handle_timeout(late, early, &mut |_| {});
+    assert!(link.flows());
+    assert!(link.poll_timeout(late, late) <= late);
+    link.handle_timeout(late, late, &mut |_| {});
+    let condition = link.condition();
+    assert!(condition.stalled && condition.state == State::Up && !link.flows());
+
+    // What was under way goes by other links; the WAN still has it to carry.
+    let before = link.in_flight();
+    let mut taken = 0;
+    link.take_unacked(|_| taken += 1);
+    assert_eq!((taken, link.in_flight()), (6, 0));
+    send(
+        &mut link,
+        next + 4..next + 5,
+        late + Duration::from_millis(1),
+    );
+    let old: Vec<u64> = (next - 2..next + 2).collect();
+    let delivery = link.on_report(&report(&old), late + Duration::from_millis(2), &mut |_| {});
+    assert_eq!(delivery.unwrap().in_flight, before - 400 + 100);
+    assert!(!link.flows(), "the queue on the way is not empty");
+    let new: Vec<u64> = (next - 2..next + 5).collect();
+    link.on_report(&report(&new), late + Duration::from_millis(3), &mut |_| {});
+    assert!(link.flows());
+    assert_eq!(link.counters().suspicions, 0);
+}
+
+#[test]
+fn a_way_that_becomes_longer_bit_by_bit_is_no_stall() {
+    let (mut link, mut now, mut next) = used_to_pauses();
+    let mut delay = 20;
+    while delay < 150 {
+        send(&mut link, next..next + 1, at(now));
+        let seen: Vec<u64> = (next - 2..=next).collect();
+        for ms in now..now + delay {
+            link.handle_timeout(at(ms), Instant::FAR, &mut |_| {});
+            assert!(link.flows(), "after {} of {delay} ms", ms - now);
+        }
+        now += delay;
+        link.on_report(&report(&seen), at(now), &mut |_| {});
+        next += 1;
+        delay += 2;
+    }
+}

@@ -16,6 +16,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Packets it queues towards the wire.
     pub queue_length: u32,
+    /// Longest superframe in bytes that the kernel gives it.
+    pub superframe_bytes: u32,
     /// Switched on.
     pub up: bool,
     /// Switched on and connected.
@@ -24,6 +26,9 @@ pub struct Interface {
 
 /// `struct ifinfomsg`: family u8, padding u8, type u16, index i32, flags u32, change u32.
 const IFINFO_BYTES: usize = 16;
+
+/// Attribute for the longest superframe (`if_link.h`), which libc does not name.
+const IFLA_GSO_MAX_SIZE: u16 = 41;
 
 const IFF_UP: u32 = 1;
 const IFF_RUNNING: u32 = 0x40;
@@ -97,6 +102,17 @@ impl Netdev {
         let mut message = Message::new(libc::RTM_NEWLINK, 0, &ifinfo(index));
         message.number(libc::IFLA_TXQLEN, packets);
         self.set(message, "set the queue length of", name)
+    }
+
+    /// Sets how long superframes may be that the kernel gives the interface, headers included.
+    ///
+    /// # Errors
+    /// No such interface, longer than it can take, or not permitted.
+    pub fn set_superframe_bytes(&mut self, name: &str, bytes: u32) -> Result<(), NetdevError> {
+        let index = self.index_of(name)?;
+        let mut message = Message::new(libc::RTM_NEWLINK, 0, &ifinfo(index));
+        message.number(IFLA_GSO_MAX_SIZE, bytes);
+        self.set(message, "set the longest superframe of", name)
     }
 
     /// Makes two interfaces joined by a virtual cable; `false` when one of the names exists.
@@ -177,6 +193,7 @@ fn parse(body: &[u8]) -> Option<Interface> {
         name: String::new(),
         mtu: 0,
         queue_length: 0,
+        superframe_bytes: 0,
         up: flags & IFF_UP != 0,
         running: flags & IFF_RUNNING != 0,
     };
@@ -185,6 +202,7 @@ fn parse(body: &[u8]) -> Option<Interface> {
             libc::IFLA_IFNAME => interface.name = netlink::text(value),
             libc::IFLA_MTU => interface.mtu = u32_at(value, 0)?,
             libc::IFLA_TXQLEN => interface.queue_length = u32_at(value, 0)?,
+            IFLA_GSO_MAX_SIZE => interface.superframe_bytes = u32_at(value, 0)?,
             _ => {}
         }
     }

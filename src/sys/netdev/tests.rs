@@ -65,11 +65,13 @@ fn an_interface_gets_mtu_queue_length_and_state() {
         wan(&mut netdev);
         netdev.set_mtu("w0", 1_400).unwrap();
         netdev.set_queue_length("w0", 5_000).unwrap();
+        netdev.set_superframe_bytes("w0", 60_000).unwrap();
         let found = netdev.interface("w0").unwrap().unwrap();
         assert_eq!(
             (found.mtu, found.queue_length, found.up),
             (1_400, 5_000, true)
         );
+        assert_eq!(found.superframe_bytes, 60_000);
         assert_eq!(netdev.mtu_of("w0").unwrap(), Some(1_400));
         netdev.set_up("w0", false).unwrap();
         assert!(!netdev.interface("w0").unwrap().unwrap().up);

@@ -67,6 +67,27 @@ fn a_fall_of_capacity_is_seen_in_400_ms_and_a_rise_regained_in_3_s() {
 }
 
 #[test]
+fn a_steep_fall_is_seen_within_a_round_trip_and_in_the_middle_of_a_probe() {
+    // Falls at different moments meet every phase of the control.
+    for fall in (5_000..6_500).step_by(50) {
+        let path = Path {
+            rates: vec![(0, 50.0), (fall, 20.0)],
+            delay: 10,
+            back: 10,
+            ..Path::default()
+        };
+        let wan = run_one(&path, 8, fall);
+        let seen = wan.when(fall, |t| t.capacity < 30.0) - fall;
+        let most = wan.queue(fall, fall + 1_000, 1.0);
+        let least = wan.least_capacity(fall, 8_000);
+        assert!(
+            seen <= 110 && most < 115.0 && least > 16.0,
+            "at {fall}: {seen} ms, queue {most:.0}, least {least:.1}"
+        );
+    }
+}
+
+#[test]
 fn a_silence_does_not_lower_the_capacity() {
     let kinds = [
         (false, 5, 0.0),
