@@ -5,6 +5,7 @@ mod pair;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::Range;
 
 use chainlightning::base::{FRAME_BYTES_MAX, FrameStore, GroupId, Instant, Lane};
 use chainlightning::crypto::key_schedule::Role;
@@ -95,13 +96,15 @@ fn groups_are_encoded_and_recovered_without_allocation() {
             }
         }
     };
-    let taken = allocations(|| {
-        for id in 0..100 {
+    let mut groups = |ids: Range<u32>| {
+        for id in ids {
             let (k, r) = [(1, 1), (10, 3), (48, 7), (5, 8)][id as usize % 4];
             group(id, k, r, (id as usize / 4 % 4).min(r).min(k));
         }
-    });
-    assert_eq!(taken, 0);
+    };
+    // Working memory is taken with the first use of each way to compute.
+    groups(0..16);
+    assert_eq!(allocations(|| groups(16..116)), 0);
     assert!(recovered > 50);
 }
 

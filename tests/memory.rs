@@ -18,9 +18,9 @@ fn resident() -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// Most of it for an idle session over two links; what it may use under load is reserved and untouched. More than half
-/// of it are the histograms of its links (`link/history.rs`).
-const IDLE_BYTES_MAX: u64 = 2_700_000;
+/// Most of it for an idle session over two links, which take 500 KB; what it may use under load is reserved and untouched.
+/// Two fifths of it are the histograms of its links (`link/history.rs`).
+const IDLE_BYTES_MAX: u64 = 650_000;
 /// Pairs of sessions: enough that the allocator's own steps do not show.
 const PAIRS: u64 = 4;
 

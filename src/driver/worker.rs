@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loop: commands ─► parcels ─► timers ─► events (sockets) ─► mail ─► frames to the TUN ─► datagrams to links
-//!    ▲                                                                                          │
+//!    ▲    (few and small: these first, before the timers)                                        │
 //!    └── endpoint.handle_frame / handle_datagrams ◄── completions ◄── turn (wait) ◄─────────────┘
 //! ```
 //!
@@ -36,6 +36,10 @@ const TURN_MAX: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_millis(100);
 /// Datagrams taken from one listener in one go; the rest waits for the next turn.
 const LISTENER_BATCH: usize = 64;
+/// Reads of one turn, and their bytes, that are single packets: they are on their way before anything else is done.
+/// Beyond, doing it twice in a turn costs more than what it saves is worth.
+const SINGLE_READS: u64 = 2;
+const SINGLE_BYTES: u64 = 2 * 1_514;
 /// Parcels of other workers taken in one go, for the same reason.
 const PARCEL_BATCH: usize = 256;
 /// Send slots left for the other direction, so that neither can starve the other.
@@ -133,6 +137,8 @@ pub struct Worker {
     landing: Landing,
     mailbox: Mailbox,
     lines: Lines,
+    /// The last turn brought single packets.
+    hurried: bool,
 }
 
 /// Limits of the log lines that others can cause.
@@ -173,6 +179,7 @@ impl Worker {
                 state: LogLimit::new(),
                 size: LogLimit::new(),
             },
+            hurried: false,
         }
     }
 
@@ -185,8 +192,12 @@ impl Worker {
             if !self.handle_commands() {
                 return self.say_farewell();
             }
-            let now = self.clock.now();
             self.take_parcels();
+            if std::mem::take(&mut self.hurried) {
+                self.move_out();
+                self.settle()?;
+            }
+            let now = self.clock.now();
             self.role.endpoint().handle_timeout(now);
             self.handle_events(now);
             self.send_mail(now);
@@ -200,6 +211,10 @@ impl Worker {
     fn turn(&mut self, longest: Duration) -> Result<(), DatapathError> {
         let now = self.clock.now();
         let due = self.role.endpoint_ref().poll_timeout(now).since(now);
+        let idle = self.role.endpoint_ref().is_idle(now);
+        self.datapath.set_idle(idle);
+        let stats = self.datapath.stats();
+        let before = (stats.reads(), stats.read_bytes());
         let wait = if self.mailbox.lie_down() {
             due.min(longest)
         } else {
@@ -214,7 +229,22 @@ impl Worker {
         };
         let turned = self.datapath.turn(Some(wait), &mut intake);
         self.mailbox.get_up();
+        let stats = self.datapath.stats();
+        let (reads, bytes) = (stats.reads() - before.0, stats.read_bytes() - before.1);
+        self.hurried = !idle && (1..=SINGLE_READS).contains(&reads) && bytes <= SINGLE_BYTES;
         turned
+    }
+
+    /// Hands over what was moved out.
+    fn settle(&mut self) -> Result<(), DatapathError> {
+        let mut intake = Intake {
+            endpoint: self.role.endpoint(),
+            sockets: &mut self.sockets,
+            landing: &mut self.landing,
+            clock: &self.clock,
+            mailbox: &mut self.mailbox,
+        };
+        self.datapath.settle(&mut intake)
     }
 
     /// What other workers gave us.

@@ -499,6 +499,11 @@ impl Endpoint for Client {
         soonest
     }
 
+    fn is_idle(&self, now: Instant) -> bool {
+        let session = self.session.as_ref();
+        session.is_none_or(|session| session.is_idle(now))
+    }
+
     fn stats(&mut self, now: Instant) -> EndpointStats {
         let peer = PeerStats {
             id: self.id(),

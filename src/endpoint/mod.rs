@@ -148,6 +148,8 @@ pub trait Endpoint {
     fn poll_event(&mut self) -> Option<Event>;
     /// When to call [`Endpoint::handle_timeout`] and the polls again.
     fn poll_timeout(&self, now: Instant) -> Instant;
+    /// Whether nothing but heartbeats and reports has moved for a while.
+    fn is_idle(&self, now: Instant) -> bool;
     /// Everything worth knowing, for status and logs.
     fn stats(&mut self, now: Instant) -> EndpointStats;
     /// Ends all sessions; poll for the farewells afterwards.

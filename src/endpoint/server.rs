@@ -491,6 +491,11 @@ impl Endpoint for Server {
             .unwrap_or(Instant::FAR)
     }
 
+    fn is_idle(&self, now: Instant) -> bool {
+        let mut sessions = self.running.iter().filter_map(|id| self.session(*id));
+        sessions.all(|session| session.is_idle(now))
+    }
+
     fn stats(&mut self, now: Instant) -> EndpointStats {
         let mut peers = Vec::new();
         for (peer, id) in self.peers.iter_mut().zip((0..).map(PeerId)) {

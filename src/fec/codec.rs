@@ -19,7 +19,8 @@
 //! the transforms again. In it a row (a repair symbol) depends on the number of rows only by the power of two
 //! above that number, so a group that was closed can still get further rows.
 //!
-//! Invariant: no allocation once the largest shape was seen ([`Codec::reserve`] shows it one).
+//! Invariant: no allocation once the largest shape was seen ([`Codec::reserve`] shows it one), or after the first use of
+//! each way to compute where that shape was announced ([`Codec::expect`]).
 
 use std::fmt;
 use std::ops::Range;
@@ -42,6 +43,18 @@ pub struct Codec {
     direct: Direct,
     /// What was loaded last, as far as rows can be computed from it.
     loaded: Option<Loaded>,
+    expected: Expected,
+}
+
+/// Sources, repair symbols and bytes of a symbol.
+type Shape = (usize, usize, usize);
+
+/// What the parts of the working memory are to have room for when they are used for the first time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Expected {
+    sums: Option<Shape>,
+    encoder: Option<Shape>,
+    decoder: Option<Shape>,
 }
 
 /// Sources that the encoder has.
@@ -68,7 +81,7 @@ pub enum CodecError {
 }
 
 /// Any valid shape, for the time before the first group.
-const FIRST_SHAPE: (usize, usize, usize) = (1, 1, 2);
+const FIRST_SHAPE: Shape = (1, 1, 2);
 
 impl Codec {
     /// A codec without working memory. Builds the library's tables (8 MiB, once for the process).
@@ -85,6 +98,34 @@ impl Codec {
             padded: Vec::new(),
             direct: Direct::new(),
             loaded: None,
+            expected: Expected::default(),
+        }
+    }
+
+    /// Announces the largest shape that is usual: working memory grows to it when it is first used. A tunnel that idles
+    /// computes nothing, and one without losses decodes nothing.
+    ///
+    /// # Errors
+    /// [`CodecError::Shape`].
+    pub const fn expect(
+        &mut self,
+        source_count: usize,
+        repair_count: usize,
+        symbol_bytes: usize,
+    ) -> Result<(), CodecError> {
+        let shape = Some((source_count, repair_count, symbol_bytes));
+        self.expected = Expected {
+            sums: shape,
+            encoder: shape,
+            decoder: shape,
+        };
+        check_shape(source_count, repair_count, symbol_bytes)
+    }
+
+    fn grow_sums(&mut self) {
+        if let Some((_, _, symbol_bytes)) = self.expected.sums.take() {
+            self.padded.resize(self.padded.len().max(symbol_bytes), 0);
+            self.direct.reserve(symbol_bytes);
         }
     }
 
@@ -159,6 +200,7 @@ impl Codec {
         if sources.clone().any(|source| source.len() > symbol_bytes) {
             return Err(CodecError::Symbol);
         }
+        self.grow_sums();
         match way {
             Way::Copy => {
                 for source in sources {
@@ -187,6 +229,9 @@ impl Codec {
     ) -> Result<(), CodecError> {
         // The library's rows depend on their number only by the power of two that it is rounded up to.
         let computed = row_end.max(code_rows.next_power_of_two() / 2 + 1);
+        if let Some((k, r, bytes)) = self.expected.encoder.take() {
+            self.encoder.reset(k, r, bytes).map_err(shape)?;
+        }
         self.encoder
             .reset(sources.len(), computed, symbol_bytes)
             .map_err(shape)?;
@@ -239,6 +284,7 @@ impl Codec {
         mut emit: impl FnMut(usize, &[u8]),
     ) -> Result<(), CodecError> {
         check_shape(source_count, repair_count, symbol_bytes)?;
+        self.grow_sums();
         if source_count == 1 {
             return self.recover_copy(symbol_bytes, sources, repairs, emit);
         }
@@ -254,6 +300,9 @@ impl Codec {
             let shape = (source_count, repair_count, symbol_bytes);
             self.direct.recover(shape, sources, repairs, lost, emit);
             return Ok(());
+        }
+        if let Some((k, r, bytes)) = self.expected.decoder.take() {
+            self.decoder.reset(k, r, bytes).map_err(shape)?;
         }
         self.decoder
             .reset(source_count, repair_count, symbol_bytes)

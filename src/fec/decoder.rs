@@ -86,7 +86,7 @@ impl Decoder {
         let symbol_bytes = symbol_bytes(body_bytes_max);
         let mut codec = Codec::new();
         codec
-            .reserve(PREPARED.0, PREPARED.1, symbol_bytes)
+            .expect(PREPARED.0, PREPARED.1, symbol_bytes)
             .expect("the prepared shape is valid");
         Self {
             codec,

@@ -91,6 +91,8 @@ pub struct Dequeued<T> {
 pub struct FlowQueue<T> {
     config: QueueConfig,
     codel: Params,
+    /// Empty until the first item comes, as is `items` as far as none of its places was ever used: a queue that nothing
+    /// waits in keeps a few bytes in memory.
     flows: Vec<Flow>,
     /// Bytes of each flow, beside the flows because the search for the fattest reads them all.
     backlogs: Vec<u64>,
@@ -104,7 +106,7 @@ pub struct FlowQueue<T> {
 }
 
 impl<T> FlowQueue<T> {
-    /// An empty queue with memory for all it may ever hold.
+    /// An empty queue with memory reserved for all it may ever hold.
     ///
     /// # Panics
     /// If `flows` is not a power of two, or `quantum` or `items_max` is 0.
@@ -117,27 +119,17 @@ impl<T> FlowQueue<T> {
             config.quantum > 0 && config.items_max > 0,
             "nothing could ever leave or enter"
         );
-        // One slot more than the limit: the newcomer is in before somebody else is put out.
-        let slots = config.items_max + 1;
-        let items = (1..=slots)
-            .map(|next| Item {
-                value: None,
-                hash: 0,
-                bytes: 0,
-                enqueued: Instant::ZERO,
-                next: if next == slots { NIL } else { next },
-            })
-            .collect();
         Self {
             config,
             codel: Params {
                 target: config.target,
                 interval: config.interval,
             },
-            flows: vec![Flow::default(); config.flows as usize],
+            flows: Vec::with_capacity(config.flows as usize),
             backlogs: vec![0; config.flows as usize],
-            items,
-            free: 0,
+            // One slot more than the limit: the newcomer is in before somebody else is put out.
+            items: Vec::with_capacity(config.items_max as usize + 1),
+            free: NIL,
             new_list: FlowList::default(),
             old_list: FlowList::default(),
             bytes: 0,
@@ -151,16 +143,17 @@ impl<T> FlowQueue<T> {
     /// call [`Self::shed`] until `None`.
     #[must_use = "the returned item was dropped from the queue and must be freed and counted"]
     pub fn enqueue(&mut self, hash: u64, bytes: u32, item: T, now: Instant) -> Option<T> {
-        let index = self.free;
-        let slot = &mut self.items[index as usize];
-        self.free = slot.next;
-        *slot = Item {
+        let index = self.place(Item {
             value: Some(item),
             hash,
             bytes,
             enqueued: now,
             next: NIL,
-        };
+        });
+        if self.flows.is_empty() {
+            self.flows
+                .resize(self.config.flows as usize, Flow::default());
+        }
         let flow_index = self.flow_of(hash);
         let flow = &mut self.flows[flow_index as usize];
         flow.meter.on_arrival(bytes, now);
@@ -183,6 +176,23 @@ impl<T> FlowQueue<T> {
         } else {
             None
         }
+    }
+
+    /// Puts an item into a free slot.
+    fn place(&mut self, item: Item<T>) -> u32 {
+        let index = self.free;
+        if let Some(slot) = self.items.get_mut(index as usize) {
+            self.free = slot.next;
+            *slot = item;
+            return index;
+        }
+        self.items.push(item);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "one more than `items_max`, a u32, at most"
+        )]
+        let count = self.items.len() as u32;
+        count - 1
     }
 
     /// The rest of a batch that [`Self::enqueue`] began. Searching the fattest queue is what costs, so each search
@@ -236,8 +246,9 @@ impl<T> FlowQueue<T> {
     /// Gives the turn back that a dropped item took: `hash` and `bytes` as they were dequeued.
     pub fn refund(&mut self, hash: u64, bytes: u32) {
         let flow = self.flow_of(hash);
-        let flow = &mut self.flows[flow as usize];
-        if flow.listed {
+        if let Some(flow) = self.flows.get_mut(flow as usize)
+            && flow.listed
+        {
             // Never more than a fresh flow has, or drops would buy bandwidth.
             let full = i64::from(self.config.quantum);
             flow.deficit = (flow.deficit + i64::from(bytes)).min(full.max(flow.deficit));
@@ -251,7 +262,7 @@ impl<T> FlowQueue<T> {
 
     /// Hands everything out, in no particular order, and forgets all state of the flows.
     pub fn drain(&mut self, mut on_item: impl FnMut(T)) {
-        for index in 0..self.config.flows {
+        for index in (0..self.config.flows).take(self.flows.len()) {
             while let Some(item) = self.pop(index) {
                 on_item(item.value);
             }

@@ -1,13 +1,14 @@
 //! Delays of the recent past as HDR histograms: what happened in the last two seconds, and in the last minute.
 //!
 //! ```text
-//!  record ──► slot 0 1 2 ... 9 (a ring)      merged = sum of the ring       slow[0], slow[1]: 30-60 s each
+//!  record ──► slot 0 1 2 ... 9 (a ring)      sum of the ring                slow[0], slow[1]: 30-60 s each
 //!                  │ a slot closes ─► slow     │ a slot expires ─► summed again
 //! ```
 //!
 //! Recording is O(1): one counter in the slot and one in the sum. Percentiles are computed at most every 100 ms into a
 //! snapshot. Under 50 samples the last two seconds are noise; the slow part answers. A slot keeps its first samples as
-//! they are and makes itself a histogram beyond, once: links that idle cost a few numbers and no walks over buckets.
+//! they are and makes itself a histogram beyond, once; the sum is made when the ring holds many, and until then percentiles
+//! come from the sorted samples. Links that idle cost a few numbers and no walks over buckets.
 //!
 //! Reference: Gil Tene, HdrHistogram.
 
@@ -31,8 +32,12 @@ const SLOW_REFRESH: Duration = Duration::from_secs(1);
 const SLOW_SAMPLES: u64 = 200;
 /// Samples of a slot that are kept one by one: 64 in 200 ms are 320 a second.
 const FEW: usize = 64;
+/// Samples of the ring that are sorted rather than summed: an idle link's of two seconds, three for each report.
+const FEW_IN_ALL: usize = 256;
 /// Range and precision: 1 us to 10 s in 2 significant digits are 2304 counters.
 const MICROS_MAX: u32 = 10_000_000;
+/// Values of this many bits and fewer have a counter of their own; those of each bit more share theirs with twice as many.
+const EXACT_BITS: u32 = 8;
 
 /// A snapshot of a [`History`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +115,11 @@ impl Slot {
 #[derive(Clone, Debug)]
 pub struct History {
     ring: [Slot; SLOTS],
-    merged: Histogram<u32>,
+    /// Samples in the ring.
+    count: usize,
+    /// Their sum, if `summed`; the room for it stays.
+    sum: Option<Box<Histogram<u32>>>,
+    summed: bool,
     slow: [Histogram<u32>; 2],
     open: usize,
     opened: Instant,
@@ -127,7 +136,9 @@ impl History {
     pub fn new(now: Instant) -> Self {
         Self {
             ring: [const { Slot::new() }; SLOTS],
-            merged: empty(),
+            count: 0,
+            sum: None,
+            summed: false,
             slow: [empty(), empty()],
             open: 0,
             opened: now,
@@ -140,13 +151,21 @@ impl History {
         }
     }
 
-    /// Records one delay. Allocates when a slot has more than a few samples for the first time, and never again.
+    /// Records one delay. Allocates when a slot or the ring has more than a few samples for the first time, and never
+    /// again.
     pub fn record(&mut self, value: Duration, now: Instant) {
         self.rotate(now);
         let micros = u32::try_from(value.as_micros()).unwrap_or(MICROS_MAX);
         let micros = micros.clamp(1, MICROS_MAX);
-        self.ring[self.open].record(micros);
-        self.merged.saturating_record(u64::from(micros));
+        let slot = &mut self.ring[self.open];
+        slot.record(micros);
+        self.count += 1;
+        let many = slot.count > FEW || self.count > FEW_IN_ALL;
+        match &mut self.sum {
+            Some(sum) if self.summed => sum.saturating_record(u64::from(micros)),
+            _ if many => self.sum_up(),
+            _ => {}
+        }
     }
 
     /// The percentiles of the last two seconds (of up to a minute under 50 samples), at most 100 ms old.
@@ -155,15 +174,39 @@ impl History {
         if old {
             self.rotate(now);
             self.refreshed = Some(now);
-            let count = self.merged.len();
+            let count = self.count as u64;
             let slow_count = self.slow_fuller().len();
             self.snapshot = if count >= SAMPLES_MIN || count >= slow_count {
-                percentiles(&self.merged)
+                self.window()
             } else {
                 self.slow_percentiles(now)
             };
         }
         &self.snapshot
+    }
+
+    /// The percentiles of the ring.
+    fn window(&self) -> Percentiles {
+        if let Some(sum) = self.sum.as_ref().filter(|_| self.summed) {
+            return percentiles(sum);
+        }
+        let mut samples = [0; FEW_IN_ALL];
+        let mut count = 0;
+        for slot in &self.ring {
+            samples[count..count + slot.count].copy_from_slice(&slot.few[..slot.count]);
+            count += slot.count;
+        }
+        percentiles_of_few(&mut samples[..count])
+    }
+
+    /// Makes the sum of the ring.
+    fn sum_up(&mut self) {
+        let sum = self.sum.get_or_insert_with(|| Box::new(empty()));
+        sum.reset();
+        for slot in &self.ring {
+            slot.add_to(sum);
+        }
+        self.summed = true;
     }
 
     fn slow_fuller(&self) -> &Histogram<u32> {
@@ -215,10 +258,16 @@ impl History {
         if oldest.count == 0 {
             return;
         }
+        self.count -= oldest.count;
         oldest.clear();
-        self.merged.reset();
-        for slot in &self.ring {
-            slot.add_to(&mut self.merged);
+        if !self.summed {
+            return;
+        }
+        // Half of what makes it many, so that a link at the edge does not change over and over.
+        if self.count > FEW_IN_ALL / 2 || self.ring.iter().any(|slot| slot.count > FEW) {
+            self.sum_up();
+        } else {
+            self.summed = false;
         }
     }
 }
@@ -231,6 +280,36 @@ fn empty() -> Histogram<u32> {
 fn record_all(histogram: &mut Histogram<u32>, micros: &[u32]) {
     for &micros in micros {
         histogram.saturating_record(u64::from(micros));
+    }
+}
+
+/// What a histogram of the samples would say, to the microsecond.
+fn percentiles_of_few(samples: &mut [u32]) -> Percentiles {
+    samples.sort_unstable();
+    let (Some(&first), Some(&last)) = (samples.first(), samples.last()) else {
+        return Percentiles::default();
+    };
+    let width = |micros: u32| 1 << (u32::BITS - micros.leading_zeros()).saturating_sub(EXACT_BITS);
+    let least = |micros: u32| Duration::from_micros(u64::from(micros & !(width(micros) - 1)));
+    let most = |micros: u32| Duration::from_micros(u64::from(micros | (width(micros) - 1)));
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )] // a place in a short list
+    let at = |quantile: f64| {
+        let place = (quantile * samples.len() as f64).ceil() as usize;
+        most(samples[place.clamp(1, samples.len()) - 1])
+    };
+    Percentiles {
+        count: samples.len() as u64,
+        min: least(first),
+        p50: at(0.5),
+        p90: at(0.9),
+        p95: at(0.95),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: most(last),
     }
 }
 
@@ -293,7 +372,7 @@ mod tests {
         assert!(near(slow_max(&history), 100));
         // A long pause empties the window, and the slow part answers.
         let got = *history.refresh(Instant::from_millis(20_000));
-        assert!(history.merged.is_empty());
+        assert_eq!(history.count, 0);
         assert!(near(got.max, 100), "{got:?}");
     }
 
@@ -319,7 +398,7 @@ mod tests {
 
     #[test]
     fn few_samples_and_many_are_counted_alike() {
-        for each in [FEW as u64 - 1, FEW as u64, FEW as u64 + 1, 500] {
+        for each in [1, 7, FEW as u64 - 1, FEW as u64, FEW as u64 + 1, 120, 500] {
             let mut history = History::new(Instant::ZERO);
             let mut oracle = empty();
             // Three slots, and two of them twelve slots later, when the first three are over.
@@ -333,8 +412,42 @@ mod tests {
                     }
                 }
             }
-            let got = *history.refresh(Instant::from_millis(13 * 200 + 199));
-            assert_eq!(got, percentiles(&oracle), "{each}");
+            let _ = history.refresh(Instant::from_millis(13 * 200 + 199));
+            assert_eq!(history.window(), percentiles(&oracle), "{each}");
         }
+    }
+
+    #[test]
+    fn a_window_of_few_and_of_many_samples_says_what_one_histogram_would() {
+        let mut rng = crate::base::Rng::new(3);
+        let mut history = History::new(Instant::ZERO);
+        let mut model: Vec<(Instant, u32)> = Vec::new();
+        let (mut now, mut gap_us) = (Instant::ZERO, 20_000);
+        let (mut sorted, mut summed) = (0, 0);
+        for _ in 0..20_000 {
+            if rng.chance(0.002) {
+                gap_us = [300, 3_000, 10_000, 30_000][usize::try_from(rng.below(4)).unwrap()];
+            }
+            now += Duration::from_micros(gap_us);
+            let bits = 1 + rng.below(22);
+            let micros = 1 + u32::try_from(rng.below(1 << bits)).unwrap();
+            history.record(Duration::from_micros(micros.into()), now);
+            model.push((now, micros));
+            if rng.chance(0.1) {
+                let begin = history.opened - SLOT * 9;
+                let mut oracle = empty();
+                model.retain(|(at, _)| *at >= begin);
+                model
+                    .iter()
+                    .for_each(|(_, micros)| oracle.record(u64::from(*micros)).unwrap());
+                assert_eq!(history.window(), percentiles(&oracle));
+                *(if history.summed {
+                    &mut summed
+                } else {
+                    &mut sorted
+                }) += 1;
+            }
+        }
+        assert!(sorted > 100 && summed > 100, "{sorted}, {summed}");
     }
 }

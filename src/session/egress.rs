@@ -156,7 +156,7 @@ impl Egress {
         let symbol_bytes = body_bytes_max + SYMBOL_LENGTH_BYTES;
         let mut codec = Codec::new();
         codec
-            .reserve_encoder(PREPARED.0, PREPARED.1, fec::symbol_bytes(body_bytes_max))
+            .expect(PREPARED.0, PREPARED.1, fec::symbol_bytes(body_bytes_max))
             .expect("the prepared shape is valid");
         Self {
             frames: FrameStore::default(),

@@ -108,12 +108,16 @@ impl Session {
             message?;
         }
         // The report behind a heartbeat is its own link's; others come with those of all links that have news.
-        let (mut alone, mut told) = (false, false);
+        let (mut alone, mut told, mut reported) = (false, false, false);
         for message in messages {
             let message = message?;
             alone |= matches!(message, Message::Heartbeat);
-            told |= !alone && matches!(message, Message::Report(_));
+            reported |= matches!(message, Message::Report(_));
+            told |= !alone && reported;
             self.handle_message(id, &message, sent_us, now)?;
+        }
+        if reported {
+            self.refresh_size(now);
         }
         if told {
             self.told_at = self.told_at.max(now - self.lateness(sent_us, now));
@@ -169,6 +173,7 @@ impl Session {
         let is_symbol = matches!(message, Message::Symbol(..) | Message::Repair(..));
         if is_symbol {
             self.links[id.index()].symbol_at = Some(now);
+            self.idle.on_symbol(now);
         }
         if !is_symbol && !self.control_limit.take(1, now) {
             return Err(DropReason::ControlLimited);

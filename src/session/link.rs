@@ -78,6 +78,8 @@ pub struct Link {
     pub queued_bytes: u64,
     /// Small messages to send.
     pub pending: Pending,
+    /// Its heartbeat leaves with those of others.
+    pub beat: bool,
     /// Next continuous number we would send with, for a new epoch.
     pub sent_next: u64,
     /// Largest continuous number received.
@@ -114,6 +116,7 @@ impl Link {
             urgent: VecDeque::with_capacity(QUEUE_MAX),
             queued_bytes: 0,
             pending: Pending::default(),
+            beat: false,
             sent_next: 0,
             largest_received: 0,
             sent: (0, 0),

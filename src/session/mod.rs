@@ -18,6 +18,7 @@ pub mod egress;
 pub mod epochs;
 mod equal;
 mod groups;
+mod idle;
 pub mod ingress;
 mod judgement;
 pub mod limits;
@@ -127,6 +128,7 @@ pub struct Session {
     egress: Egress,
     ingress: Ingress,
     reports: Reports,
+    idle: idle::Idle,
     load: Load,
     budget: budget::Budget,
     equaliser: equal::Equaliser,
@@ -210,6 +212,7 @@ impl Session {
             ),
             ingress: Ingress::new(body_bytes_max, now),
             reports: Reports::new(now),
+            idle: idle::Idle::new(now),
             load: Load::new(now),
             budget: budget::Budget::new(now),
             equaliser: equal::Equaliser::new(now),

@@ -72,20 +72,24 @@ impl Reports {
 }
 
 impl Session {
-    /// Builds the reports that are due.
-    pub(super) fn collect_reports(&mut self, now: Instant) {
+    /// Builds the reports that are due; whether there are any.
+    pub(super) fn collect_reports(&mut self, now: Instant) -> bool {
         // On fast links a report tells all it can long before the usual time is over, and what it cannot tell is lost.
         let earliest = if self.links.iter().any(|link| link.receiver.is_full()) {
             self.reports.built_at + INTERVAL_FULL
         } else {
             self.reports.next_at
         };
-        if now < earliest || !self.links.iter().any(|l| l.receiver.report_due(now)) {
-            return;
+        if now < earliest {
+            return false;
+        }
+        let due = self.links.iter().any(|l| l.receiver.report_due(now));
+        if !due && !self.is_round_complete(now) {
+            return false;
         }
         let links = self.report_links(now);
         if links[0].is_none() {
-            return;
+            return false;
         }
         self.reports.messages.clear();
         let Reports { messages, last, .. } = &mut self.reports;
@@ -107,6 +111,7 @@ impl Session {
             .clamp(INTERVAL_MIN, INTERVAL_MAX);
         self.reports.next_at = now + self.reports.interval;
         self.reports.built_at = now;
+        true
     }
 
     /// Keeps what is untold of a link's epoch that is about to end.
@@ -202,7 +207,6 @@ impl Session {
         if let Some(delivery) = delivery {
             self.on_delivery(wan, message.link, &delivery, now);
         }
-        self.refresh_size(now);
     }
 }
 

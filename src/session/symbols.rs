@@ -83,6 +83,7 @@ pub struct SymbolStore {
     draft: Slot,
     /// Parallel to the pool's slots, as far as any was ever used: an idle tunnel keeps none of this in memory.
     entries: Vec<Entry>,
+    /// By number, as far as any place was ever used.
     groups: Vec<GroupRecord>,
     /// Oldest group that may be live; sweeping starts here.
     oldest: GroupId,
@@ -98,13 +99,12 @@ impl SymbolStore {
     /// # Panics
     /// Never: there is a slot for the draft.
     pub fn new(symbol_bytes: usize, symbols: u32) -> Self {
-        let empty = GroupRecord::new(GroupId(0), false, 0, Instant::ZERO);
         let mut pool = Pool::new(SYMBOL_START + symbol_bytes, symbols + 1);
         Self {
             draft: pool.take().expect("a fresh pool has a slot"),
             pool,
             entries: Vec::with_capacity(symbols as usize + 1),
-            groups: vec![empty; GROUPS],
+            groups: Vec::with_capacity(GROUPS),
             oldest: GroupId(0),
             next: GroupId(0),
             displaced: 0,
@@ -116,10 +116,13 @@ impl SymbolStore {
     pub fn open_group(&mut self, planned: u8, now: Instant) -> GroupId {
         let id = self.next;
         self.next = id.plus(1);
-        let before = self.groups[record_index(id)];
+        let before = *self.record(id);
         if before.live {
             self.displaced += before.open_sources();
             self.release_group(before.id);
+        }
+        while self.groups.len() <= record_index(id) {
+            self.groups.push(GroupRecord::ABSENT);
         }
         self.groups[record_index(id)] = GroupRecord::new(id, true, planned, now);
         id
@@ -142,12 +145,12 @@ impl SymbolStore {
     /// Whether a symbol is one of a sparse flow; false when it is gone.
     pub fn is_sparse(&self, key: SymbolKey) -> bool {
         self.get(key)
-            .is_some_and(|(_, header, _)| self.groups[record_index(header.group)].sparse)
+            .is_some_and(|(_, header, _)| self.record(header.group).sparse)
     }
 
     /// The route of a group; 0 when it is gone.
     pub fn route_of_group(&self, group: GroupId) -> usize {
-        let record = &self.groups[record_index(group)];
+        let record = self.record(group);
         let known = record.live && record.id == group;
         if known { usize::from(record.route) } else { 0 }
     }
@@ -157,7 +160,7 @@ impl SymbolStore {
         let Some((_, header, _)) = self.get(key) else {
             return 0;
         };
-        usize::from(self.groups[record_index(header.group)].route)
+        usize::from(self.record(header.group).route)
     }
 
     /// Where the body of the next source is written; it counts from [`SymbolStore::add_source`] on.
@@ -291,7 +294,7 @@ impl SymbolStore {
 
     /// Sources of the group that were acknowledged, and how many there are.
     pub fn acked_sources(&self, group: GroupId) -> (u8, u8) {
-        let record = &self.groups[record_index(group)];
+        let record = self.record(group);
         if record.live && record.id == group {
             (record.acked_sources, record.source_count)
         } else {
@@ -410,7 +413,7 @@ impl SymbolStore {
     pub fn expire(&mut self, now: Instant, age_max: Duration) -> u64 {
         let mut unacknowledged = std::mem::take(&mut self.displaced);
         while self.oldest != self.next {
-            let record = self.groups[record_index(self.oldest)];
+            let record = *self.record(self.oldest);
             if record.live && record.id == self.oldest {
                 if now.since(record.opened_at) < age_max || !record.closed {
                     break;
@@ -430,7 +433,7 @@ impl SymbolStore {
 
     /// The symbols of a live group with their keys, the last one first.
     fn symbols_of(&self, group: GroupId) -> impl Iterator<Item = (&Entry, SymbolKey)> {
-        let record = &self.groups[record_index(group)];
+        let record = self.record(group);
         let known = record.live && record.id == group;
         let mut at = if known { record.first } else { NONE };
         std::iter::from_fn(move || {
@@ -451,13 +454,19 @@ impl SymbolStore {
         (entry.generation == key.generation && entry.slot.is_some()).then_some(entry)
     }
 
+    /// What is in a group's place: the group, another one, or nothing yet.
+    fn record(&self, group: GroupId) -> &GroupRecord {
+        let record = self.groups.get(record_index(group));
+        record.unwrap_or(&GroupRecord::ABSENT)
+    }
+
     fn record_mut(&mut self, group: GroupId) -> Option<&mut GroupRecord> {
-        let record = &mut self.groups[record_index(group)];
+        let record = self.groups.get_mut(record_index(group))?;
         (record.live && record.id == group).then_some(record)
     }
 
     fn release_if_resolved(&mut self, group: GroupId) {
-        let record = &self.groups[record_index(group)];
+        let record = self.record(group);
         let done = record.acked >= record.source_count
             || record.acked_sources + record.withdrawn >= record.source_count;
         if record.live && record.id == group && record.closed && done {

@@ -103,7 +103,8 @@ impl Session {
 
     /// One control datagram: what the link has to say, and the reports that go over it.
     fn poll_control(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
-        self.collect_reports(now);
+        let reporting = self.collect_reports(now);
+        self.align_beats(reporting, now);
         for index in 0..self.links.len() {
             let id = self.links[index].id;
             if !self.may_seal(id, now) || !self.links[index].is_reachable() {
@@ -175,7 +176,8 @@ impl Session {
             written += 1;
         }
         self.reports.on_written(id, written);
-        if self.links[id.index()].sender.wants_heartbeat(now) {
+        let link = &mut self.links[id.index()];
+        if std::mem::take(&mut link.beat) || link.sender.wants_heartbeat(now) {
             writer.push(&Message::Heartbeat);
             carried = Carried::Control;
             if let Some(report) = self.own_report_again(id, now)
@@ -389,6 +391,7 @@ impl Session {
             Carried::Symbol(_) | Carried::Probe => {
                 pacer.on_transmit(u64::from(wire), now);
                 self.on_data_sent(wan, u64::from(wire), now);
+                self.idle.on_symbol(now);
             }
             Carried::Control | Carried::Reports => {
                 pacer.on_transmit_unasked(u64::from(wire), now);

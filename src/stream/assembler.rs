@@ -46,6 +46,7 @@ pub enum Progress {
 /// Table of partial frames.
 #[derive(Debug)]
 pub struct Assembler {
+    /// As far as any was ever used.
     entries: Vec<Option<Entry>>,
     /// Keys parallel to `entries`, close together because they are searched.
     keys: Vec<u64>,
@@ -89,7 +90,7 @@ impl Assembler {
     /// An empty table.
     pub fn new() -> Self {
         Self {
-            entries: (0..PARTIALS_MAX).map(|_| None).collect(),
+            entries: Vec::with_capacity(PARTIALS_MAX),
             keys: vec![NO_KEY; PARTIALS_MAX],
             free: (0..PARTIALS_MAX)
                 .rev()
@@ -122,7 +123,7 @@ impl Assembler {
         let Some(index) = self.find(key) else {
             return self.start(store, key, frame_bytes, range, bytes);
         };
-        let Some(entry) = self.entries[index].as_mut() else {
+        let Some(entry) = self.entries.get_mut(index).and_then(Option::as_mut) else {
             return Err(DropReason::NoBuffer);
         };
         if entry.frame.len() != frame_bytes {
@@ -200,6 +201,9 @@ impl Assembler {
         self.born += 1;
         let mut coverage = Coverage::default();
         coverage.insert(range)?; // Cannot fail: an empty coverage takes any stretch.
+        while self.entries.len() <= index {
+            self.entries.push(None);
+        }
         self.entries[index] = Some(Entry {
             born: self.born,
             frame,

@@ -278,7 +278,14 @@ impl<T: Copy> Sender<T> {
             self.liveness.on_ack(acked, youngest, now);
             self.end_stall(youngest);
             if oldest != Instant::FAR {
-                self.ack_history.record(now.since(oldest), now);
+                // A peer that idles answers at once. What is expected of it is what it does under load: to wait for more.
+                let early = if self.has_traffic(now) {
+                    Duration::ZERO
+                } else {
+                    let hold = Duration::from_micros(u64::from(report.hold_us));
+                    view::REPORT_INTERVAL_MIN.saturating_sub(hold)
+                };
+                self.ack_history.record(now.since(oldest) + early, now);
                 self.ack_history.refresh(now);
             }
         }
@@ -343,12 +350,14 @@ impl<T: Copy> Sender<T> {
         self.owd.rebase();
     }
 
+    fn has_traffic(&self, now: Instant) -> bool {
+        self.data_at
+            .is_some_and(|at| now.since(at) <= TRAFFIC_WINDOW)
+    }
+
     fn heartbeat_interval(&self, now: Instant) -> Duration {
-        let traffic = self
-            .data_at
-            .is_some_and(|at| now.since(at) <= TRAFFIC_WINDOW);
         self.liveness
-            .heartbeat_interval(traffic, self.config.heartbeat_interval)
+            .heartbeat_interval(self.has_traffic(now), self.config.heartbeat_interval)
     }
 
     fn silence(&self, now: Instant, told_at: Instant) -> Silence {

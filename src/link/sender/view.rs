@@ -11,7 +11,7 @@ use crate::link::rtt::RTT_INITIAL;
 use crate::link::state::{Cause, State};
 
 /// No peer reports more often than this.
-const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(5);
+pub(super) const REPORT_INTERVAL_MIN: Duration = Duration::from_millis(5);
 
 impl<T: Copy> Sender<T> {
     /// The peer told how long it waits between two reports.

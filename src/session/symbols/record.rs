@@ -38,6 +38,9 @@ pub(super) struct GroupRecord {
 }
 
 impl GroupRecord {
+    /// No group.
+    pub(super) const ABSENT: Self = Self::new(GroupId(0), false, 0, Instant::ZERO);
+
     pub(super) const fn new(id: GroupId, live: bool, planned: u8, opened_at: Instant) -> Self {
         Self {
             id,

@@ -3,6 +3,7 @@
 //! ```text
 //!   few reads ──► wait for the first thing          (delay 0, one wake-up for each)
 //!   many, small ► collect for [`WINDOW`], then look (delay of up to the window, one wake-up for all)
+//!   heartbeats ─► the first one ends the wait, the rest of its round is collected for [`ROUND`]
 //! ```
 //!
 //! The kernel ends the collecting at the first thing that comes after the window (`min_wait_usec`, Linux 6.12),
@@ -15,6 +16,9 @@ use crate::base::Instant;
 /// Longest time that something may lie in the ring under load. Round trips of links are tens of milliseconds, the
 /// pacer's quantum is one; at a million packets a second the window holds a hundred, far below any buffer in front of us.
 pub(super) const WINDOW: Duration = Duration::from_micros(100);
+/// Heartbeats of an idle tunnel leave in one system call; this long after the first the others have come, if they came
+/// by ways that are alike. It is what a packet may have to wait that ends a second of silence and comes within it.
+const ROUND: Duration = Duration::from_micros(200);
 /// Load is measured over spans of this length, so that a burst of one window's size is not yet load.
 const SPAN: Duration = Duration::from_millis(1);
 /// A pause this long ends the load, whatever the span before said.
@@ -46,6 +50,10 @@ pub(super) struct Coalesce {
     reads: u64,
     bytes: u64,
     loaded: bool,
+    /// What comes is heartbeats.
+    idle: bool,
+    /// The last turn has read something.
+    heard: bool,
 }
 
 impl Coalesce {
@@ -55,13 +63,21 @@ impl Coalesce {
             reads: 0,
             bytes: 0,
             loaded: false,
+            idle: false,
+            heard: false,
         }
+    }
+
+    /// Says whether what comes is heartbeats.
+    pub(super) const fn set_idle(&mut self, idle: bool) {
+        self.idle = idle;
     }
 
     /// A turn has read this much.
     pub(super) fn note(&mut self, reads: u64, bytes: u64, now: Instant) {
         self.reads += reads;
         self.bytes += bytes;
+        self.heard = reads > 0;
         let span = now.since(self.since);
         if span < SPAN {
             return;
@@ -86,6 +102,11 @@ impl Coalesce {
             Patience {
                 want: writes + MANY,
                 min_wait: WINDOW,
+            }
+        } else if self.idle && self.heard {
+            Patience {
+                want: writes + MANY,
+                min_wait: ROUND,
             }
         } else {
             Patience {
@@ -138,6 +159,22 @@ mod tests {
             coalesce.note(1, 100, now + Duration::from_millis(50));
             assert!(!coalesce.is_loaded());
         }
+    }
+
+    #[test]
+    fn heartbeats_are_collected_after_the_first_of_them() {
+        let mut coalesce = Coalesce::new();
+        coalesce.set_idle(true);
+        let mut now = Instant::ZERO;
+        for _ in 0..3 {
+            now += Duration::from_millis(100);
+            coalesce.note(0, 0, now);
+            assert_eq!(coalesce.patience(0).want, 1, "the first of a round");
+            coalesce.note(1, 100, now);
+            assert_eq!(coalesce.patience(0).min_wait, ROUND);
+        }
+        coalesce.set_idle(false);
+        assert_eq!(coalesce.patience(0).want, 1, "data never wait");
     }
 
     #[test]

@@ -320,6 +320,25 @@ impl Datapath {
         }
     }
 
+    /// Hands over what is queued without waiting, where waiting for the next turn would make a single packet late. May
+    /// call the handler as a turn does.
+    ///
+    /// # Errors
+    /// As [`Datapath::turn`].
+    pub fn settle(&mut self, handler: &mut impl Handler) -> Result<(), DatapathError> {
+        match &mut self.path {
+            Path::Uring(path) => path.settle(&mut self.shared, handler),
+            Path::Epoll(_) => Ok(()), // writes are done when they are queued
+        }
+    }
+
+    /// Says whether what is read at present is heartbeats: those that come together are then taken together.
+    pub const fn set_idle(&mut self, idle: bool) {
+        if let Path::Uring(path) = &mut self.path {
+            path.set_idle(idle);
+        }
+    }
+
     /// Counters since the start.
     pub const fn stats(&self) -> &Stats {
         &self.shared.stats

@@ -289,6 +289,18 @@ impl UringPath {
         outcome
     }
 
+    /// See [`super::Datapath::settle`].
+    pub(super) fn settle(
+        &mut self,
+        shared: &mut Shared,
+        handler: &mut impl Handler,
+    ) -> Result<(), DatapathError> {
+        if self.ring.writes() == 0 || self.ring.is_backed_up() {
+            return Ok(());
+        }
+        self.settle_writes(shared, handler)?.1
+    }
+
     /// Hands over what is queued and dispatches what completes at once, as writes do, so that they do not end the wait
     /// that follows. Tells whether there was anything else, or an error, after which nobody should wait.
     fn settle_writes(
@@ -309,6 +321,11 @@ impl UringPath {
         let (reads, bytes) = (stats.reads() - reads, stats.read_bytes() - bytes);
         self.coalesce.note(reads, bytes, self.clock.now());
         Ok((told(stats) != before, outcome))
+    }
+
+    /// See [`super::Datapath::set_idle`].
+    pub(super) const fn set_idle(&mut self, idle: bool) {
+        self.coalesce.set_idle(idle);
     }
 
     /// What ends the next wait.
