@@ -141,12 +141,17 @@ fn independent_losses_cost_a_tenth_and_lose_nothing() {
 
 #[test]
 fn bursts_are_left_to_what_is_sent_again() {
-    for (seed, from) in [(3, Side::Client), (4, Side::Server)] {
+    let mut efficiencies = Vec::new();
+    for seed in 3..8 {
+        let from = [Side::Client, Side::Server][seed as usize % 2];
         let figures = protected(seed, &all_with("gilbert=2%/8"), from);
         assert!(figures.lost < 1e-4, "{figures:?}");
         assert!(figures.overhead <= 0.12, "{figures:?}");
-        assert!(figures.efficiency >= 0.4, "{figures:?}");
+        efficiencies.push(figures.efficiency);
     }
+    // Where a burst meets the window decides about seconds of one run.
+    efficiencies.sort_unstable_by(f64::total_cmp);
+    assert!(efficiencies[2] >= 0.6, "{efficiencies:?}");
 }
 
 #[test]
