@@ -143,7 +143,11 @@ fn independent_losses_cost_a_tenth_and_lose_nothing() {
 fn bursts_are_left_to_what_is_sent_again() {
     let mut efficiencies = Vec::new();
     for seed in 3..8 {
-        let from = [Side::Client, Side::Server][seed as usize % 2];
+        let from = if seed % 2 == 1 {
+            Side::Client
+        } else {
+            Side::Server
+        };
         let figures = protected(seed, &all_with("gilbert=2%/8"), from);
         assert!(figures.lost < 1e-4, "{figures:?}");
         assert!(figures.overhead <= 0.12, "{figures:?}");
