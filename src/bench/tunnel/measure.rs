@@ -21,9 +21,9 @@ const TRIAL_SETTLE: Duration = Duration::from_millis(400);
 /// How long a trial of the search counts.
 const TRIAL: Duration = Duration::from_millis(800);
 /// A rate that passed a short trial may fail a long one. It then falls by this part of itself...
-const CONFIRMATION_STEP: u64 = 10;
-/// ... so often at most: to half of it.
-const CONFIRMATIONS_MAX: u32 = 7;
+const CONFIRMATION_STEP: u64 = 6;
+/// ... so often at most: to a tenth of it, because queues of thousands of packets make a short trial kind.
+const CONFIRMATIONS_MAX: u32 = 13;
 /// IPv4 and TCP headers with timestamps, for the number of segments when the kernel does not tell their size.
 const HEADERS: u32 = 52;
 const MEGABYTE: f64 = 1e6;
