@@ -49,22 +49,15 @@ pub fn aggregation(plan: &Plan, json: bool, command_line: &[OsString]) -> ExitCo
         complain(&message);
         return ExitCode::from(EXIT_PERMISSION);
     }
-    let report = match compare(plan, &directory) {
-        Ok(report) => report,
-        Err(error) => {
-            complain(&error.to_string());
-            return ExitCode::FAILURE;
-        }
-    };
-    tell(
-        if json {
+    let report = compare(plan, &directory).map(|report| {
+        let text = if json {
             report.to_json()
         } else {
             table::table(&report)
-        },
-        json,
-        &report.failures,
-    )
+        };
+        (text, report.failures)
+    });
+    tell(report, json)
 }
 
 /// Enters namespaces of our own; gives the directory for files, or the exit code with which the program shall end.
@@ -203,8 +196,15 @@ fn show(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Prints a report, the failures beside it where it is one JSON document, and says how it went.
-fn tell(text: String, json: bool, failures: &[String]) -> ExitCode {
+/// Prints a report, its failures beside it where it is one JSON document, and says how it went.
+fn tell(report: Result<(String, Vec<String>), LabError>, json: bool) -> ExitCode {
+    let (text, failures) = match report {
+        Ok(report) => report,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
     show(&text);
     if json {
         failures.iter().for_each(|failure| complain(failure));

@@ -399,26 +399,27 @@ impl Session {
         }
     }
 
-    /// Links that may carry reports: the fastest up link, and one of another WAN while any link is in trouble. Nothing
-    /// says that our reports are lost, but where the peer's own no longer come from ours probably do not arrive.
+    /// Links that may carry reports: the fastest up link, or the one of its WAN that was heard last, and one of another
+    /// WAN while any link is in trouble. Nothing says that our reports are lost, but where the peer's own no longer come
+    /// from ours probably do not arrive.
     pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
         let key = |link: &&Link| (!link.sender.flows(), self.delay_of(link));
         let open = || self.links.iter().filter(|link| link.is_open());
-        let first = open().min_by_key(key);
+        // The peer may prefer another link of the WAN, and then this one is silent without being dead.
+        let fastest = open().min_by_key(key);
+        let siblings = |link: &&Link| {
+            fastest.is_some_and(|f| f.wan == link.wan && f.sender.flows() == link.sender.flows())
+        };
+        let first = open()
+            .filter(siblings)
+            .max_by_key(|link| link.receiver.last_at());
         // What happens to a link mostly happens to its whole WAN.
         let other = |link: &&Link| first.is_some_and(|first| first.wan != link.wan);
         let second = open().filter(other).min_by_key(key);
-        let best = [first, second];
         let quiet = self.peer_interval * 2 + QUIET_EXTRA;
-        let troubled = best[0].is_some_and(|link| now.since(link.receiver.last_at()) > quiet)
-            || self
-                .links
-                .iter()
-                .any(|link| link.is_open() && !link.sender.flows());
-        [
-            best[0].map(|link| link.id),
-            best[1].filter(|_| troubled).map(|link| link.id),
-        ]
+        let troubled = first.is_some_and(|link| now.since(link.receiver.last_at()) > quiet)
+            || open().any(|link| !link.sender.flows());
+        [first, second.filter(|_| troubled)].map(|link| link.map(|link| link.id))
     }
 }
 

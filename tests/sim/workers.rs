@@ -77,8 +77,7 @@ fn two_workers_share_the_wans_as_one_would_use_them() {
             println!("{workers:?} {from:?} {:?}", queues.last());
         }
         for (one, two) in queues[0].iter().zip(queues[1]) {
-            // Runs of two pacers meet now and then.
-            assert!(two < one.mul_f64(1.5).max(ms(12)), "{one:?} {two:?}");
+            assert!(two < one.mul_f64(1.5).max(ms(8)), "{one:?} {two:?}");
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Never does: losses, delays or time of its own; `now` is the caller's, and datagrams are where the caller puts them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::base::{Instant, LinkId, WanId};
 use crate::crypto::Cipher;
@@ -11,10 +10,11 @@ use crate::crypto::handshake::{Established, Initiator, Responder};
 use crate::crypto::key_schedule::Role;
 use crate::crypto::keys::PrivateKey;
 use crate::fec::protection::{Mode as FecMode, RESIDUAL};
-use crate::session::config::{Equalise, Mode, SessionConfig, WanConfig};
+use crate::session::config::WanConfig;
 use crate::session::epochs::{EpochKeys, LinkKeys};
 use crate::session::path::Origin;
 use crate::session::{Session, SessionParameters};
+pub use crate::sim::plan::session_config as config;
 use crate::wire::handshake::{HELLO_BYTES, HelloPayload, WELCOME_BYTES, WelcomePayload};
 
 /// Longest datagram of both ends.
@@ -86,22 +86,6 @@ pub fn keys(established: &Established, role: Role, links: u8, now: Instant) -> E
         tag: 1,
         links: links.collect(),
         established_at: now,
-    }
-}
-
-/// What a session does unless told otherwise.
-pub const fn config() -> SessionConfig {
-    SessionConfig {
-        mode: Mode::Balanced,
-        fec: ADAPTIVE,
-        rtt_weight: 0.7,
-        loss_weight: 0.3,
-        heartbeat: Duration::from_millis(100),
-        reorder_max: None,
-        equalise: Equalise::Auto,
-        gso: crate::link::gso::Wanted::Auto,
-        classes: Vec::new(),
-        mss_max: None,
     }
 }
 

@@ -48,22 +48,15 @@ pub fn tunnel(plan: &Plan, json: bool, command_line: &[OsString]) -> ExitCode {
         Ok(directory) => directory,
         Err(code) => return code,
     };
-    let report = match compare(plan, &directory) {
-        Ok(report) => report,
-        Err(error) => {
-            complain(&error.to_string());
-            return ExitCode::FAILURE;
-        }
-    };
-    tell(
-        if json {
+    let report = compare(plan, &directory).map(|report| {
+        let text = if json {
             report.to_json()
         } else {
             table::table(&report)
-        },
-        json,
-        &report.failures,
-    )
+        };
+        (text, report.failures)
+    });
+    tell(report, json)
 }
 
 fn compare(plan: &Plan, directory: &Path) -> Result<Report, LabError> {
