@@ -151,6 +151,7 @@ fn bursts_are_left_to_what_is_sent_again() {
         let figures = protected(seed, &all_with("gilbert=2%/8"), from);
         assert!(figures.lost < 1e-4, "{figures:?}");
         assert!(figures.overhead <= 0.12, "{figures:?}");
+        assert!(figures.efficiency >= 0.35, "{figures:?}");
         efficiencies.push(figures.efficiency);
     }
     // Where a burst meets the window decides about seconds of one run.
