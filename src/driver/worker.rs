@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loop: commands ─► parcels ─► timers ─► events (sockets) ─► mail ─► frames to the TUN ─► datagrams to links
-//!    ▲    (few and small: these first, before the timers)                                        │
+//!    ▲    (few and small: these first, and nothing else unless it is due)                         │
 //!    └── endpoint.handle_frame / handle_datagrams ◄── completions ◄── turn (wait) ◄─────────────┘
 //! ```
 //!
@@ -193,15 +193,16 @@ impl Worker {
                 return self.say_farewell();
             }
             self.take_parcels();
-            if std::mem::take(&mut self.hurried) {
-                self.move_out();
-                self.settle()?;
-            }
+            let done = std::mem::take(&mut self.hurried) && self.hurry()?;
             let now = self.clock.now();
-            self.role.endpoint().handle_timeout(now);
+            if !done {
+                self.role.endpoint().handle_timeout(now);
+            }
             self.handle_events(now);
             self.send_mail(now);
-            self.move_out();
+            if !done {
+                self.move_out();
+            }
             self.mailbox.ring();
             self.turn(TURN_MAX)?;
         }
@@ -235,8 +236,11 @@ impl Worker {
         turned
     }
 
-    /// Hands over what was moved out.
-    fn settle(&mut self) -> Result<(), DatapathError> {
+    /// Lets single packets leave before anything else is done. Tells whether that was all: nothing else has come, and nothing
+    /// is due.
+    fn hurry(&mut self) -> Result<bool, DatapathError> {
+        self.move_out();
+        let before = self.datapath.stats().reads();
         let mut intake = Intake {
             endpoint: self.role.endpoint(),
             sockets: &mut self.sockets,
@@ -244,7 +248,10 @@ impl Worker {
             clock: &self.clock,
             mailbox: &mut self.mailbox,
         };
-        self.datapath.settle(&mut intake)
+        self.datapath.settle(&mut intake)?;
+        let now = self.clock.now();
+        let nothing_came = self.datapath.stats().reads() == before;
+        Ok(nothing_came && self.role.endpoint_ref().poll_timeout(now) > now)
     }
 
     /// What other workers gave us.
