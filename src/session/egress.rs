@@ -396,7 +396,7 @@ impl Session {
         // Only from here on: the receiver waits for every number that was taken.
         let seq = self.next_lane_seq(lane);
         if !sparse {
-            self.note_bulk(lane, frame.len());
+            self.note_bulk(lane, frame.len(), now);
         }
         if whole > self.size.body_bytes {
             let rest = fragments(frame.len(), self.size.body_bytes);
@@ -442,7 +442,7 @@ impl Session {
             }
             let lane = Lane::of_flow(hash);
             let seq = self.next_lane_seq(lane);
-            self.note_bulk(lane, frame.len());
+            self.note_bulk(lane, frame.len(), now);
             let _ = self.write_body(writer, lane, seq, frame);
             self.egress.frames.give(taken.frame);
         }

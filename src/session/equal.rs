@@ -8,14 +8,20 @@
 //!
 //! ```text
 //! symbol of an equalised lane, committed to link i at t:  leaves at t + min(level - D_i, B_i - 2 ms)
-//! level  = (rtt + D_slow) / 1.25 - rtt, smoothed          rtt: of the quickest link
+//! level  = round - rtt                                    rtt: of the quickest link
+//! round  = (rtt + D_slow) / 1.25, smoothed; falls only when all of the last 3 s asked for less
 //! D_slow = D of the slowest link that the load has needed lately                (on: of all)
+//! for a lane whose flow found a shorter round trip:  1.06 (rtt + D_slow) - found / 4, because it probes no further
 //! lane   : equalised after 2 s above 5 Mbit/s, until 4 s below                   (on: every ordered lane)
 //! at most: round trip with the level <= 1.8 rtt; from there 1.8 times more every 11 s           (on: no bound)
+//! probe  : the lane pauses for half an rtt, then trickles for 200 ms: the bound's next step begins there
 //! ```
 //!
-//! The last rule is for flows that know the shorter round trip already and believe in it for ten seconds: within 1.8
-//! times of it their window still fills the path. More at once takes most of their rate for those ten seconds.
+//! The bound is for flows that know the shorter round trip already and believe in it for ten seconds: within 1.8
+//! times of it their window still fills the path. More at once takes most of their rate for those ten seconds, also when it
+//! comes with the probe: what returns at its beginning was sent before, and is the least that it finds. A round trip that is
+//! short for one moment is believed as long. So it never shrinks for a moment, neither when a link's delay is uncertain for
+//! a second nor when a quicker link comes back.
 //!
 //! Never does: hold frames back at the receiver. There the delay would be added to the wait for room at the sender,
 //! twice the links' difference in all.
@@ -39,6 +45,21 @@ const RATE_INTERVAL: Duration = Duration::from_millis(250);
 const BULK_AFTER: Duration = Duration::from_secs(2);
 /// How long a lane stays bulk without the rate: longer than a probe for the round trip (0.2 s) and most recoveries.
 const BULK_LINGER: Duration = Duration::from_secs(4);
+/// How long the round trip stays when less would do. A burst stays for two seconds in what is known of a link's delay, and
+/// one that is shorter for a moment costs a BBR flow its window for ten seconds.
+const KEEP: Duration = Duration::from_secs(3);
+/// A flow probes for the round trip when it pauses for this part of it, which is how long its window takes to drain, and
+/// then sends no more than this in each: four packets, or two frames of them.
+const PROBE_PAUSE: u32 = 2;
+const PROBE_BYTES: u64 = 8 * 1_500;
+/// Least and greatest length of such a probe: 200 ms or a round trip.
+const PROBE_MIN: Duration = Duration::from_millis(150);
+const PROBE_MAX: Duration = Duration::from_millis(600);
+/// No flow probes sooner after its first round trips or after its last probe than after ten seconds; with room for how
+/// late the first was noticed.
+const PROBE_AFTER: Duration = Duration::from_secs(7);
+/// A flow that has probed will do so again within this time: ten seconds and what the probe takes, with room.
+const PROBE_AGAIN: Duration = Duration::from_secs(15);
 /// Time between two steps of the smoothed level, and the part of the difference that each takes.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(20);
 const LEVEL_PART: u32 = 8;
@@ -54,6 +75,10 @@ const FULL: f64 = 0.85;
 /// 100 + 50 Mbit/s at 5 and 30 ms: with 1.6 or 1.4 it did not fill them, with 1.3 it did. With 1 it filled queues (links of
 /// 100/50/20 Mbit/s: a round trip of 76 ms instead of 63, and 2.6 % sent again instead of 0.8 %).
 const RATIO: f64 = 1.25;
+/// What waits on the quick links must reach a little beyond the slow ones' delay, because a link that is worse has to be
+/// earlier by some milliseconds to be used. Measured over links of ten times the delay, twenty seconds after the flow's
+/// beginning: with 1 the slow link stayed unused (E 0.65 of 100 + 50 Mbit/s), with 1.06 it did not (0.945).
+const REACH: f64 = 1.06;
 /// A link whose delays spread by more has no delay to be equal to: radio links in motion wander by more than others
 /// differ by, and what is added to the others would only be a longer queue.
 const STEADY: Duration = Duration::from_millis(25);
@@ -69,9 +94,14 @@ const GROWTH_STEPS_MAX: u32 = 16;
 pub(super) struct Equaliser {
     lanes: [LaneUse; LANES],
     rates_at: Instant,
-    /// Relative one-way delay that bulk lanes get.
-    level: Duration,
+    /// Round trip of the quickest link, and the one that bulk lanes get without load.
+    rtt: Duration,
+    round: Duration,
     level_at: Instant,
+    /// When the round trip was last asked to be as long as it is.
+    reached_at: Instant,
+    /// Whether a lane has probed for it lately.
+    probed: bool,
     /// Most links, quickest first, that the load needed in this and in the last bucket of time.
     needed: [usize; 2],
     needed_at: Instant,
@@ -84,6 +114,21 @@ struct LaneUse {
     /// Since when and until when it was bulk.
     since: Option<Instant>,
     last: Instant,
+    /// The round trip that its flow found last, if that is not the quickest link's, and when: the level grows from there.
+    found: Duration,
+    found_at: Instant,
+    /// It was found by a probe that was seen.
+    probed: bool,
+    /// When its last frame was committed.
+    frame_at: Instant,
+    probe: Option<Probe>,
+}
+
+/// What looks like a probe for the round trip.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    at: Instant,
+    bytes: u64,
 }
 
 impl Equaliser {
@@ -91,16 +136,46 @@ impl Equaliser {
         Self {
             lanes: [LaneUse::default(); LANES],
             rates_at: now,
-            level: Duration::ZERO,
+            rtt: Duration::ZERO,
+            round: Duration::ZERO,
             level_at: now,
+            reached_at: now,
+            probed: false,
             needed: [1; 2],
             needed_at: now,
         }
     }
 
     /// A frame of a lane is committed.
-    fn on_frame(&mut self, lane: Lane, bytes: usize) {
-        self.lanes[lane.index() % LANES].bytes += bytes as u64;
+    fn on_frame(&mut self, lane: Lane, bytes: usize, now: Instant) {
+        let at = lane.index() % LANES;
+        let lane = &mut self.lanes[at];
+        lane.bytes += bytes as u64;
+        let paused = now.since(lane.frame_at) >= self.rtt / PROBE_PAUSE;
+        lane.frame_at = now;
+        if lane.probe.is_none() && paused && lane.may_probe(now) {
+            lane.probe = Some(Probe { at: now, bytes: 0 });
+        }
+        let Some(mut probe) = lane.probe else { return };
+        probe.bytes += bytes as u64;
+        let lasted = now.since(probe.at);
+        let rounds = 1 + lasted.as_nanos() / self.rtt.as_nanos().max(1);
+        let few = u128::from(probe.bytes) <= u128::from(PROBE_BYTES) * rounds;
+        if few && lasted <= PROBE_MAX {
+            lane.probe = Some(probe);
+            return;
+        }
+        lane.probe = None;
+        if (PROBE_MIN..=PROBE_MAX).contains(&lasted) {
+            let found = self.round_of(at, probe.at);
+            let lane = &mut self.lanes[at];
+            (lane.found, lane.found_at, lane.probed) = (found, now, true);
+        }
+    }
+
+    /// What is added to the quickest link's delay.
+    fn level(&self) -> Duration {
+        self.round.saturating_sub(self.rtt)
     }
 
     /// Whether [`Equaliser::refresh`] would look at anything while there are links.
@@ -109,26 +184,39 @@ impl Equaliser {
     }
 
     /// Looks at the lanes' rates and at the links, quickest first, of which `used` is the rate in use.
-    fn refresh(
-        &mut self,
-        links: &mut [(Duration, Rate)],
-        rtt: Duration,
-        used: Rate,
-        all: bool,
-        now: Instant,
-    ) {
+    fn refresh(&mut self, links: &mut [(Duration, Rate)], used: Rate, all: bool, now: Instant) {
         let span = now.since(self.rates_at);
         if span >= RATE_INTERVAL {
             self.judge_lanes(span, now);
         }
         let pause = now.since(self.level_at);
-        if links.is_empty() {
-            self.level = Duration::ZERO;
-        }
-        if pause < LEVEL_INTERVAL || links.is_empty() {
+        if pause < LEVEL_INTERVAL {
             return;
         }
         self.level_at = now;
+        let target = self.target(links, used, all, now);
+        self.round = self.round.max(self.rtt);
+        if pause > LEVEL_PAUSE {
+            (self.round, self.reached_at) = (target, now);
+        } else if target >= self.round {
+            self.round += (target - self.round) / LEVEL_PART;
+            self.reached_at = now;
+        } else if now.since(self.reached_at) > KEEP {
+            self.round -= (self.round - target) / LEVEL_PART;
+        }
+    }
+
+    /// The round trip that these links ask for.
+    fn target(
+        &mut self,
+        links: &mut [(Duration, Rate)],
+        used: Rate,
+        all: bool,
+        now: Instant,
+    ) -> Duration {
+        if links.is_empty() {
+            return self.rtt;
+        }
         links.sort_unstable();
         let mut sum = Rate::ZERO;
         let enough = links.iter().position(|(_, rate)| {
@@ -145,58 +233,78 @@ impl Equaliser {
         } else {
             self.needed[0].max(self.needed[1]).min(links.len())
         };
-        let target = (rtt + links[count - 1].0)
-            .div_f64(RATIO)
-            .saturating_sub(rtt);
-        self.level = if pause > LEVEL_PAUSE {
-            target
-        } else if target > self.level {
-            self.level + (target - self.level) / LEVEL_PART
-        } else {
-            self.level - (self.level - target) / LEVEL_PART
-        };
+        let slowest = self.rtt + links[count - 1].0;
+        slowest.div_f64(RATIO).max(self.rtt)
     }
 
     fn judge_lanes(&mut self, span: Duration, now: Instant) {
         let bulk = BULK_RATE.bytes_in(span);
+        self.probed = false;
         for lane in &mut self.lanes {
             if std::mem::take(&mut lane.bytes) >= bulk {
-                lane.since = lane.since.or(Some(now - span));
+                if lane.since.is_none() {
+                    lane.since = Some(now - span);
+                    lane.found = Duration::ZERO;
+                    lane.found_at = now - span + BULK_AFTER;
+                    lane.probed = false;
+                }
                 lane.last = now;
             } else if now.since(lane.last) > BULK_LINGER {
-                lane.since = None;
+                (lane.since, lane.probe) = (None, None);
             }
+            self.probed |= lane.has_probed(now);
         }
         self.rates_at = now;
     }
 
-    /// The relative delay that a lane's frames get now; `rtt` is the round trip of the quickest link.
-    fn level_of(&self, lane: Lane, rtt: Duration, now: Instant) -> Duration {
-        let Some(since) = self.lanes[lane.index() % LANES].since else {
-            return Duration::ZERO;
-        };
-        let age = now.since(since);
-        if age < BULK_AFTER {
+    /// The relative delay that a lane's frames get now.
+    fn level_of(&self, lane: Lane, now: Instant) -> Duration {
+        let at = lane.index() % LANES;
+        if self.lanes[at].since.is_none() || now < self.lanes[at].found_at {
             return Duration::ZERO;
         }
-        let steps = 1 + (age - BULK_AFTER).as_secs() / GROWTH_INTERVAL.as_secs();
+        self.round_of(at, now).saturating_sub(self.rtt)
+    }
+
+    /// The round trip that an equalised lane sees without load.
+    fn round_of(&self, at: usize, now: Instant) -> Duration {
+        if self.round <= self.rtt.mul_f64(1.001) {
+            return self.rtt;
+        }
+        let lane = &self.lanes[at];
+        let steps = 1 + now.since(lane.found_at).as_secs() / GROWTH_INTERVAL.as_secs();
         let steps = u32::try_from(steps).unwrap_or(GROWTH_STEPS_MAX);
-        let grown = rtt.as_secs_f64() * GROWTH.powf(f64::from(steps.min(GROWTH_STEPS_MAX)));
-        let most = Duration::from_secs_f64(grown).saturating_sub(rtt);
-        self.level.min(most)
+        let growth = GROWTH.powf(f64::from(steps.min(GROWTH_STEPS_MAX)));
+        let found = lane.found.max(self.rtt);
+        let slowest = self.round.mul_f64(RATIO * REACH);
+        let wanted = slowest.saturating_sub(found.mul_f64(RATIO - 1.0));
+        self.round.max(wanted).min(found.mul_f64(growth))
+    }
+}
+
+impl LaneUse {
+    /// Whether its flow may look for the round trip: a bulk flow after ten seconds.
+    fn may_probe(&self, now: Instant) -> bool {
+        self.since.is_some() && now.since(self.found_at) >= PROBE_AFTER
+    }
+
+    /// Whether its flow has looked for it, and will again.
+    fn has_probed(&self, now: Instant) -> bool {
+        self.since.is_some() && self.probed && now.since(self.found_at) < PROBE_AGAIN
     }
 }
 
 impl Session {
-    /// Follows the links' delays; after the candidates are known.
-    pub(super) fn refresh_equaliser(&mut self, now: Instant) {
+    /// Follows the links' delays; after the candidates are known. `rtt`: of the quickest link.
+    pub(super) fn refresh_equaliser(&mut self, rtt: Duration, now: Instant) {
+        self.equaliser.rtt = rtt;
+        if !self.equaliser.is_due(now) {
+            return;
+        }
         let steady = |candidate: &Candidate| {
             let delay = self.links[candidate.link.index()].sender.delay();
             delay.p95.saturating_sub(delay.p50) <= STEADY
         };
-        if !self.equaliser.is_due(now) && self.candidates.iter().any(steady) {
-            return;
-        }
         let mut links = [(Duration::ZERO, Rate::ZERO); LINKS_MAX];
         let mut count = 0;
         for candidate in &self.candidates {
@@ -207,14 +315,12 @@ impl Session {
         }
         let used = self.rate_sum().mul_f64(self.load.value());
         let all = self.config.equalise == Equalise::On;
-        let rtt = self.rtt_min_of_links();
-        self.equaliser
-            .refresh(&mut links[..count], rtt, used, all, now);
+        self.equaliser.refresh(&mut links[..count], used, all, now);
     }
 
     /// Books a frame of an ordered lane.
-    pub(super) fn note_bulk(&mut self, lane: Lane, bytes: usize) {
-        self.equaliser.on_frame(lane, bytes);
+    pub(super) fn note_bulk(&mut self, lane: Lane, bytes: usize, now: Instant) {
+        self.equaliser.on_frame(lane, bytes, now);
     }
 
     /// Whether a frame keeps to its lane however little its flow sends, because all of TCP has one delay: what a flow
@@ -225,17 +331,32 @@ impl Session {
                 .is_ok_and(|ip| ip.proto == inner_ip::proto::TCP)
     }
 
-    /// The relative delay for what is committed of a lane now. Only where the earliest delivery is looked for: the other
-    /// ways to choose do not wait for quick links to be full.
+    /// Only where the earliest delivery is looked for: the other ways to choose do not wait for quick links to be full.
+    fn equalises(&self) -> bool {
+        self.config.mode.strategy() == Strategy::EarliestDelivery
+            && self.config.equalise != Equalise::Off
+    }
+
+    /// How long the window of a flow that probes for the round trip may stand in the flow queue: it has twice what it was
+    /// shown in flight, of which somewhat more than half is on its way.
+    pub(super) fn probed_round(&self) -> Duration {
+        if self.equalises() && self.equaliser.probed {
+            self.equaliser.round
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// The relative delay for what is committed of a lane now.
     pub(super) fn level_of(&self, lane: Lane, now: Instant) -> Duration {
-        if self.config.mode.strategy() != Strategy::EarliestDelivery {
+        if !self.equalises() {
             return Duration::ZERO;
         }
         match self.config.equalise {
             Equalise::Off => Duration::ZERO,
-            Equalise::On => self.equaliser.level,
-            Equalise::Auto if self.equaliser.level.is_zero() => Duration::ZERO,
-            Equalise::Auto => self.equaliser.level_of(lane, self.rtt_min_of_links(), now),
+            Equalise::On => self.equaliser.level(),
+            Equalise::Auto if self.equaliser.level().is_zero() => Duration::ZERO,
+            Equalise::Auto => self.equaliser.level_of(lane, now),
         }
     }
 
@@ -276,12 +397,13 @@ mod tests {
         for _ in 0..seconds * 100 {
             *now += ms(10);
             let bytes = Rate::from_mbps(lane).bytes_in(ms(10));
-            equaliser.on_frame(LANE, usize::try_from(bytes).unwrap());
+            equaliser.on_frame(LANE, usize::try_from(bytes).unwrap(), *now);
             let mut links =
                 [(60, 50), (0, 100)].map(|(delay, rate)| (ms(delay), Rate::from_mbps(rate)));
-            equaliser.refresh(&mut links, RTT, Rate::from_mbps(used), false, *now);
+            equaliser.rtt = RTT;
+            equaliser.refresh(&mut links, Rate::from_mbps(used), false, *now);
         }
-        let level = equaliser.level_of(LANE, RTT, *now);
+        let level = equaliser.level_of(LANE, *now);
         u64::try_from(level.as_millis()).unwrap()
     }
 
@@ -303,8 +425,71 @@ mod tests {
         let before = run(&mut equaliser, &mut now, 16, 90, 90);
         assert!(before > 30);
         assert_eq!(run(&mut equaliser, &mut now, 1, 1, 1), before);
-        assert_eq!(run(&mut equaliser, &mut now, 1, 90, 90), before);
+        // It may have been a probe, and then the next step begins.
+        assert!(run(&mut equaliser, &mut now, 1, 90, 90) >= before);
         assert_eq!(run(&mut equaliser, &mut now, 5, 1, 1), 0);
+    }
+
+    /// What a BBR flow sends while it looks for the round trip, after its window has drained.
+    fn probe(equaliser: &mut Equaliser, now: &mut Instant) {
+        for _ in 0..6 {
+            *now += ms(40);
+            for _ in 0..4 {
+                equaliser.on_frame(LANE, 1_500, *now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_probe_for_the_round_trip_is_the_next_step_and_no_more() {
+        let mut now = Instant::ZERO;
+        let mut equaliser = Equaliser::new(now);
+        assert_eq!(run(&mut equaliser, &mut now, 10, 90, 90), 16);
+        assert!(!equaliser.probed);
+        equaliser.round = ms(100);
+        probe(&mut equaliser, &mut now);
+        assert_eq!(equaliser.level_of(LANE, now), ms(16), "what it finds");
+        run(&mut equaliser, &mut now, 1, 90, 90);
+        // 1.8 times the 36 ms that it found, of 100.
+        let level = equaliser.level_of(LANE, now).as_secs_f64();
+        assert!((level - 0.0448).abs() < 1e-6, "{level}");
+        assert!(equaliser.probed, "what it has in flight may stand");
+        run(&mut equaliser, &mut now, 16, 90, 90);
+        assert!(!equaliser.probed, "it would have probed again");
+    }
+
+    #[test]
+    fn a_pause_that_ends_at_full_rate_is_no_probe() {
+        let mut now = Instant::ZERO;
+        let mut equaliser = Equaliser::new(now);
+        assert_eq!(run(&mut equaliser, &mut now, 10, 90, 90), 16);
+        now += ms(300);
+        assert_eq!(run(&mut equaliser, &mut now, 1, 90, 90), 16);
+        assert!(!equaliser.probed);
+    }
+
+    #[test]
+    fn the_round_trip_outlasts_doubt_about_a_link_and_the_return_of_a_quicker_one() {
+        let mut now = Instant::ZERO;
+        let mut equaliser = Equaliser::new(now);
+        let before = run(&mut equaliser, &mut now, 26, 90, 90);
+        let quick = |equaliser: &mut Equaliser, now: &mut Instant, millis: u64| {
+            for _ in 0..millis / 10 {
+                *now += ms(10);
+                equaliser.on_frame(LANE, 112_500, *now);
+                let mut links = [(ms(0), Rate::from_mbps(100))];
+                equaliser.refresh(&mut links, Rate::from_mbps(90), false, *now);
+            }
+            u64::try_from(equaliser.level_of(LANE, *now).as_millis()).unwrap()
+        };
+        assert!(before >= 42);
+        assert_eq!(quick(&mut equaliser, &mut now, 2_500), before);
+        assert_eq!(quick(&mut equaliser, &mut now, 3_000), 0);
+        // Over the slower links alone the round trip is as long by itself.
+        equaliser.rtt = ms(60);
+        quick(&mut equaliser, &mut now, 1_000);
+        equaliser.rtt = RTT;
+        assert!(quick(&mut equaliser, &mut now, 10) >= 38);
     }
 
     #[test]
@@ -314,7 +499,7 @@ mod tests {
         assert_eq!(run(&mut equaliser, &mut now, 20, 4, 140), 0);
         let mut equaliser = Equaliser::new(now);
         assert_eq!(run(&mut equaliser, &mut now, 20, 60, 60), 0);
-        let other = equaliser.level_of(Lane(4), RTT, now);
+        let other = equaliser.level_of(Lane(4), now);
         assert!(other.is_zero());
     }
 
@@ -324,8 +509,9 @@ mod tests {
         for at in 0..100 {
             let mut links = [(ms(60), Rate::from_mbps(50)), (ms(0), Rate::from_mbps(100))];
             let now = Instant::from_millis(at * 20);
-            equaliser.refresh(&mut links, RTT, Rate::ZERO, true, now);
+            equaliser.rtt = RTT;
+            equaliser.refresh(&mut links, Rate::ZERO, true, now);
         }
-        assert!(equaliser.level > ms(42) && equaliser.level <= ms(44));
+        assert!((ms(42)..=ms(44)).contains(&equaliser.level()));
     }
 }

@@ -1,12 +1,15 @@
 //! How long bulk data may stand in the flow queue before CoDel tells its sender to slow down.
 //!
-//! Two things ask for more than CoDel's usual 5 ms. A single loss-based flow keeps the links full through its own
+//! Three things ask for more than CoDel's usual 5 ms. A single loss-based flow keeps the links full through its own
 //! reductions only if some of its window waits here; and a window that fitted all links must not be cut to what is left
-//! of them when one goes away for a moment, because it takes a CUBIC sender ten seconds to grow it back.
+//! of them when one goes away for a moment, because it takes a CUBIC sender ten seconds to grow it back. And a flow that probes for
+//! the round trip, as BBR does, has twice of what it found in flight whatever is dropped: dropping makes nothing shorter there,
+//! and costs the flow a round trip for what it has to send again.
 //!
 //! ```text
 //! target = RTT / 4, within 5-20 ms                                 usually
 //!        = window before / rate left - RTT, at most 100 ms         for some seconds after a WAN went away
+//!        >= the round trip that was found, at most 100 ms          while such a flow is there
 //! ```
 //!
 //! Sparse flows have queues of their own and do not notice.
@@ -64,7 +67,9 @@ impl Session {
     pub(super) fn refresh_queue_target(&mut self, now: Instant) {
         let target = self.patience.target(self.rate_sum(), self.way_max(), now);
         let least = self.config.mode.queue_target_min();
-        self.egress.set_queue_target(target.max(least));
+        let standing = self.probed_round().min(KEPT_MAX);
+        self.egress
+            .set_queue_target(target.max(standing).max(least));
     }
 
     /// Remembers the window that fits the links while a WAN that is about to be left still counts.

@@ -146,7 +146,7 @@ impl Session {
         }
         self.refresh_apart(now);
         self.remember_best();
-        self.refresh_equaliser(now);
+        self.refresh_equaliser(rtt_min, now);
     }
 
     /// Least round trip of the links that are up.
