@@ -17,17 +17,14 @@ use super::Session;
 use super::routes::{Route, Scope, Treatment};
 use super::symbols::{GROUPS, SymbolKey, SymbolStore};
 use crate::base::id::{LANES, LINKS_MAX};
-use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane, Rate};
+use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane};
 use crate::fec::codec::Codec;
 use crate::fec::encoder::OpenGroup;
 use crate::fec::protection::{Mode as FecMode, Protection};
 use crate::fec::{self, GROUP_SYMBOLS_MAX};
-use crate::flow::queue::Verdict;
 use crate::link::history::History;
 use crate::stream::cut::{BodyWriter, Fragments, fragments, whole_len};
-use crate::stream::ecn::mark_ce;
 use crate::stream::mss;
-use crate::stream::segment;
 use crate::stripe::Scheduler;
 use crate::wire::inner_ip;
 use crate::wire::message::SYMBOL_LENGTH_BYTES;
@@ -40,8 +37,6 @@ pub(super) const RESEND_MAX: usize = 8_192;
 /// Bytes of a body up to which its group is one of small symbols, so that streams of acknowledgements do not pay
 /// for repair symbols of full size.
 pub(super) const SMALL_BODY_BYTES: usize = 256;
-/// Rate up to which a flow is sparse: its packets go ahead of committed ones.
-const SPARSE_RATE: Rate = Rate::from_mbps(1);
 /// Most repair symbols computed at once.
 pub const REPAIR_MAX: usize = 96;
 /// Group shape that the codec's memory is prepared for; larger ones allocate once.
@@ -87,11 +82,11 @@ pub struct Cutting {
 /// A frame that left the flow queue.
 #[derive(Debug)]
 pub(super) struct Taken {
-    frame: Frame,
-    hash: u64,
-    sparse: bool,
+    pub(super) frame: Frame,
+    pub(super) hash: u64,
+    pub(super) sparse: bool,
     /// When the frame came.
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 /// State of the sending direction.
@@ -297,78 +292,6 @@ impl Session {
             }
         }
         self.set_backlogged(now);
-    }
-
-    /// Takes the next frame off the queue after CoDel had its say.
-    fn next_frame(&mut self, route: usize, now: Instant) -> Option<Taken> {
-        if let Some(waiting) = self.egress.routes[route].waiting.take() {
-            return Some(waiting);
-        }
-        loop {
-            let item = self.egress.routes[route].queue.dequeue(now)?;
-            let (hash, since) = (item.hash, now - item.sojourn);
-            let sparse = item.rate < SPARSE_RATE && !self.equalises_all(&item.item);
-            if item.verdict == Verdict::Pass || self.in_startup() {
-                return Some(Taken {
-                    frame: item.item,
-                    hash,
-                    sparse,
-                    since,
-                });
-            }
-            if let Some(frame) = self.signal(item.item, item.overdue) {
-                return Some(Taken {
-                    frame,
-                    hash,
-                    sparse,
-                    since,
-                });
-            }
-            self.egress.routes[route].queue.refund(hash, item.bytes);
-        }
-    }
-
-    /// Drops a frame; each packet of a superframe counts.
-    fn drop_frame(&mut self, frame: Frame, reason: DropReason) {
-        let packets = segment::segment_count(self.egress.frames.bytes(&frame));
-        self.drops.count_many(reason, packets.max(1) as u64);
-        self.egress.frames.give(frame);
-    }
-
-    /// CoDel wants the flow to slow down: its frame is marked, else one segment is taken off a superframe, else it is
-    /// dropped (`None`), at once when the flow did not care for marks.
-    fn signal(&mut self, frame: Frame, overdue: bool) -> Option<Frame> {
-        if overdue {
-            self.drop_frame(frame, DropReason::Aqm);
-            return None;
-        }
-        let bytes = self.egress.frames.bytes_mut(&frame);
-        if mark_ce(&mut bytes[VIRTIO_BYTES..]) {
-            return Some(frame);
-        }
-        let segments = segment::segment_count(bytes);
-        if segments > 1
-            && let Some(trimmed) = self.without_first_segment(&frame, segments)
-        {
-            self.egress.frames.give(frame);
-            return Some(trimmed);
-        }
-        self.drop_frame(frame, DropReason::Aqm);
-        None
-    }
-
-    fn without_first_segment(&mut self, frame: &Frame, segments: usize) -> Option<Frame> {
-        let room = self.egress.frames.take(frame.len())?;
-        // Both frames lie in one store, so the copy goes by way of the scratch frame.
-        let whole = &mut self.scratch[..frame.len()];
-        whole.copy_from_slice(self.egress.frames.bytes(frame));
-        let out = self.egress.frames.bytes_mut(&room);
-        let Some(bytes) = segment::extract(whole, 1..segments, out) else {
-            self.egress.frames.give(room);
-            return None;
-        };
-        self.drops.count(DropReason::Aqm);
-        Some(room.shortened(bytes))
     }
 
     /// Puts the next frame, and small ones waiting behind it, into one body; or starts to cut it.

@@ -32,6 +32,7 @@ mod repair;
 pub mod reports;
 mod routes;
 pub mod schedule;
+mod signal;
 mod size;
 pub mod stats;
 pub mod symbols;

@@ -118,7 +118,7 @@ impl Tcp {
         Rate::from_bytes_over(self.receiver.bytes_in(from, to), to.since(from))
     }
 
-    /// The longest time without any data at the receiver in a span.
+    /// The longest time in a span in which a reader at the receiver gets nothing: what is behind a hole waits with it.
     pub fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
         super::longest_gap(self.receiver.arrivals(), from, to)
     }

@@ -28,8 +28,6 @@ pub(super) struct Receiver {
     number: u32,
     /// Time and segments in order so far, for each arrival that moved them on.
     progress: Vec<(Instant, u64)>,
-    /// When data came, in order or not.
-    arrivals: Vec<Instant>,
 }
 
 impl Receiver {
@@ -38,7 +36,6 @@ impl Receiver {
         let count = segment.bytes.div_ceil(MSS) as u64;
         let end = first + count;
         self.echo = segment.number;
-        self.arrivals.push(now);
         if segment.cwr {
             self.ece = false;
         }
@@ -149,7 +146,8 @@ impl Receiver {
         (until(to) - until(from)) * MSS as u64
     }
 
+    /// When data came that a reader can have.
     pub(super) fn arrivals(&self) -> impl Iterator<Item = Instant> + '_ {
-        self.arrivals.iter().copied()
+        self.progress.iter().map(|(at, _)| *at)
     }
 }
