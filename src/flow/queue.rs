@@ -272,9 +272,11 @@ impl<T> FlowQueue<T> {
         self.shedding = None;
     }
 
-    /// Changes CoDel's tolerated standing delay.
-    pub const fn set_target(&mut self, target: Duration) {
-        self.codel.target = target;
+    /// Changes CoDel's tolerated standing delay, and the round trip in which flows can answer a signal: no more than one is
+    /// given in it, and none within the configured interval.
+    pub fn set_target(&mut self, target: Duration, round_trip: Duration) {
+        let interval = self.config.interval.max(round_trip);
+        self.codel = Params { target, interval };
     }
 
     /// Items that wait.

@@ -205,10 +205,10 @@ impl Egress {
         self.routes.iter().map(|route| route.queue.bytes()).sum()
     }
 
-    /// Sets CoDel's target of all queues.
-    pub(super) fn set_queue_target(&mut self, target: Duration) {
+    /// Sets CoDel's target of all queues, and the round trip of what passes them.
+    pub(super) fn set_queue_target(&mut self, target: Duration, round_trip: Duration) {
         for route in &mut self.routes {
-            route.queue.set_target(target);
+            route.queue.set_target(target, round_trip);
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! target = RTT / 4, within 5-20 ms                                 usually
-//!        = window before / rate left - RTT, at most 100 ms         for some seconds after a WAN went away
+//!        = window before / rate left - RTT, and as much again      for some seconds after a WAN went away; at most 150 ms
 //!        >= the round trip that was found, at most 100 ms          while such a flow is there
 //! ```
 //!
@@ -31,25 +31,45 @@ const TARGET_MIN: Duration = Duration::from_millis(5);
 const TARGET_MAX: Duration = Duration::from_millis(20);
 /// How long a window is kept for a WAN that went away. Most outages of radio links are over by then.
 const KEEP: Duration = Duration::from_secs(15);
-/// Most that a kept window may stand: well below the least retransmission timeout of TCP, 200 ms.
-const KEPT_MAX: Duration = Duration::from_millis(100);
+/// Most that a kept window may stand: below the least retransmission timeout of TCP, 200 ms beyond the smooth round trip.
+const KEPT_MAX: Duration = Duration::from_millis(150);
+/// ... for a WAN that stalls.
+const KEPT_MAX_STALL: Duration = Duration::from_millis(100);
+/// Most that the window of a flow which probes may stand, for the same reason.
+const PROBED_MAX: Duration = Duration::from_millis(100);
+
+/// Why a window is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A WAN stalls, as radio links do over and over: what waits longer for it meanwhile is late for all.
+    #[default]
+    Stall,
+    /// A WAN is gone.
+    Outage,
+}
 
 /// The inner flows' window as it was before a WAN went away.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
     /// Bytes that fitted the links.
     window: u64,
+    /// Why it is kept.
+    cause: Cause,
     /// Until when it is kept.
     until: Instant,
 }
 
 impl Patience {
     /// A WAN goes away: what flowed over all of them was `rate` for `rtt`, and stood here for up to the target.
-    pub(super) fn on_leave(&mut self, rate: Rate, rtt: Duration, now: Instant) {
+    pub(super) fn on_leave(&mut self, rate: Rate, rtt: Duration, cause: Cause, now: Instant) {
         let window = rate.bytes_in(rtt + usual_target(rtt));
-        // Of several WANs that go one after another the first one tells the window.
-        if now >= self.until || window > self.window {
+        let anew = now >= self.until;
+        // Of several WANs that go one after another the first one tells the window, as of one that stalls and then is gone.
+        if anew || window > self.window {
             self.window = window;
+        }
+        if anew || cause == Cause::Outage {
+            self.cause = cause;
         }
         self.until = now + KEEP;
     }
@@ -61,7 +81,11 @@ impl Patience {
             return usual;
         }
         let kept = rate.time_for(self.window).saturating_sub(rtt);
-        kept.clamp(usual, KEPT_MAX)
+        match self.cause {
+            Cause::Stall => kept.clamp(usual, KEPT_MAX_STALL),
+            // The window is an estimate, goes on growing, and must not be cut for either.
+            Cause::Outage => (usual + kept.saturating_sub(usual) * 2).min(KEPT_MAX),
+        }
     }
 }
 
@@ -75,15 +99,16 @@ impl Session {
     pub(super) fn refresh_queue_target(&mut self, now: Instant) {
         let target = self.patience.target(self.rate_sum(), self.way_max(), now);
         let least = self.config.mode.queue_target_min();
-        let standing = self.probed_round().min(KEPT_MAX);
+        let standing = self.probed_round().min(PROBED_MAX);
+        let target = target.max(standing).max(least);
         self.egress
-            .set_queue_target(target.max(standing).max(least));
+            .set_queue_target(target, self.way_max() + target);
     }
 
     /// Remembers the window that fits the links while a WAN that is about to be left still counts.
-    pub(super) fn keep_window(&mut self, now: Instant) {
+    pub(super) fn keep_window(&mut self, cause: Cause, now: Instant) {
         let (rate, rtt) = (self.rate_sum(), self.way_max());
-        self.patience.on_leave(rate, rtt, now);
+        self.patience.on_leave(rate, rtt, cause, now);
     }
 
     /// The round trip that an ordered flow sees: out by the slowest link in use, back by the fastest.
@@ -102,7 +127,7 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(40);
     const ALL: Rate = Rate::from_mbps(170);
-    const LEFT: Rate = Rate::from_mbps(70);
+    const HALF: Rate = Rate::from_mbps(85);
 
     #[test]
     fn a_part_of_the_round_trip_may_stand_within_bounds() {
@@ -117,15 +142,16 @@ mod tests {
     fn the_window_is_kept_for_a_wan_that_may_return() {
         let mut patience = Patience::default();
         let left = Instant::from_millis(1_000);
-        patience.on_leave(ALL, RTT, left);
-        // 170 Mbit/s for 40 ms and a queue of 10 take 121 ms at 70 Mbit/s, 40 of which are under way.
-        let kept = patience.target(LEFT, RTT, left);
-        assert!(kept.as_millis().abs_diff(81) <= 1, "{kept:?}");
-        // A second one goes: the window stays, the bound holds.
-        patience.on_leave(LEFT, RTT, left);
+        patience.on_leave(ALL, RTT, Cause::Outage, left);
+        // 170 Mbit/s for 40 ms and a queue of 10 take 100 ms at 85 Mbit/s, 40 of which are under way.
+        let kept = patience.target(HALF, RTT, left);
+        assert!(kept.as_millis().abs_diff(10 + 50 * 2) <= 1, "{kept:?}");
+        // A second one stalls and then goes: the window stays, the bound holds.
+        patience.on_leave(HALF, RTT, Cause::Stall, left);
+        patience.on_leave(HALF, RTT, Cause::Outage, left);
         assert_eq!(patience.target(Rate::from_mbps(10), RTT, left), KEPT_MAX);
         // It is back, or it is gone for long.
         assert_eq!(patience.target(ALL, RTT, left), RTT / RTT_PART);
-        assert_eq!(patience.target(LEFT, RTT, left + KEEP), RTT / RTT_PART);
+        assert_eq!(patience.target(HALF, RTT, left + KEEP), RTT / RTT_PART);
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::link::Link;
+use super::patience::Cause;
 use crate::base::Instant;
 use crate::link::owd::base_difference;
 use crate::link::{Condition, State};
@@ -103,14 +104,14 @@ impl Session {
             self.on_wan_returned(wan, now);
         } else if after.stalled && !before.stalled {
             // What is known of the WAN stays: what it brings when it moves again was sent before.
-            self.keep_window(now);
+            self.keep_window(Cause::Stall, now);
             self.move_off(index);
         }
     }
 
     /// A link may be dead: everything moves off it.
     pub(super) fn leave_link(&mut self, index: usize, now: Instant) {
-        self.keep_window(now);
+        self.keep_window(Cause::Outage, now);
         self.move_off(index);
         let wan = self.links[index].wan;
         self.on_wan_left(wan, now);

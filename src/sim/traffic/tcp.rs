@@ -118,9 +118,15 @@ impl Tcp {
         Rate::from_bytes_over(self.receiver.bytes_in(from, to), to.since(from))
     }
 
-    /// The longest time in a span in which a reader at the receiver gets nothing: what is behind a hole waits with it.
+    /// The longest time without any data at the receiver in a span.
     pub fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
         super::longest_gap(self.receiver.arrivals(), from, to)
+    }
+
+    /// The longest time in a span in which a reader gets nothing: what is behind a hole waits with it, also behind one that
+    /// CoDel made.
+    pub fn longest_wait(&self, from: Instant, to: Instant) -> Duration {
+        super::longest_gap(self.receiver.reads(), from, to)
     }
 
     /// What the sender did.

@@ -28,6 +28,8 @@ pub(super) struct Receiver {
     number: u32,
     /// Time and segments in order so far, for each arrival that moved them on.
     progress: Vec<(Instant, u64)>,
+    /// When data came, in order or not.
+    arrivals: Vec<Instant>,
 }
 
 impl Receiver {
@@ -36,6 +38,7 @@ impl Receiver {
         let count = segment.bytes.div_ceil(MSS) as u64;
         let end = first + count;
         self.echo = segment.number;
+        self.arrivals.push(now);
         if segment.cwr {
             self.ece = false;
         }
@@ -146,8 +149,12 @@ impl Receiver {
         (until(to) - until(from)) * MSS as u64
     }
 
-    /// When data came that a reader can have.
     pub(super) fn arrivals(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.arrivals.iter().copied()
+    }
+
+    /// When data came that a reader could have.
+    pub(super) fn reads(&self) -> impl Iterator<Item = Instant> + '_ {
         self.progress.iter().map(|(at, _)| *at)
     }
 }
