@@ -60,13 +60,16 @@ impl Session {
     /// CoDel wants the flow to slow down: its frame is marked, else one segment is taken off a superframe, else it is
     /// dropped (`None`), at once when the flow did not care for marks.
     fn signal(&mut self, frame: Frame, overdue: bool) -> Option<Frame> {
+        if overdue {
+            self.drop_frame(frame, DropReason::Aqm);
+            return None;
+        }
         let bytes = self.egress.frames.bytes_mut(&frame);
-        if !overdue && mark_ce(&mut bytes[VIRTIO_BYTES..]) {
+        if mark_ce(&mut bytes[VIRTIO_BYTES..]) {
             return Some(frame);
         }
         let segments = segment::segment_count(bytes);
-        if !overdue
-            && segments > 1
+        if segments > 1
             && let Some(trimmed) = self.without_first_segment(&frame, segments)
         {
             self.egress.frames.give(frame);
