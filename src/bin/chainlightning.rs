@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use chainlightning::cli::daemon::{DaemonArgs, daemon};
 use chainlightning::cli::{EXIT_FAILED, Failure, check, finish, keytool, status};
 use chainlightning::config::Role;
 use chainlightning::demo::{self, DemoArgs};
-use chainlightning::lab::wanem;
+use chainlightning::lab::{relay, wanem};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Tool of ChainLightning, an encrypted tunnel over several internet links at once
@@ -63,6 +64,12 @@ enum Command {
     Client(DaemonArgs),
     #[command(name = "__server", hide = true)]
     Server(DaemonArgs),
+    #[command(name = "__relay", hide = true)]
+    Relay {
+        tun: String,
+        local: SocketAddr,
+        peer: SocketAddr,
+    },
     #[command(name = "__wanem", hide = true)]
     Wanem {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -91,6 +98,7 @@ fn main() -> ExitCode {
         Command::Bench { command } => bench(command, &own_arguments()),
         Command::Client(args) => finish(daemon(Role::Client, args)),
         Command::Server(args) => finish(daemon(Role::Server, args)),
+        Command::Relay { tun, local, peer } => relay::run(&tun, local, peer),
         Command::Wanem { args } => wanem::run(&args),
         Command::Genkey => secret(keytool::genkey()),
         Command::Genpsk => secret(keytool::genpsk()),

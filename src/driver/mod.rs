@@ -28,6 +28,9 @@ mod sockets;
 mod start;
 mod worker;
 
+pub use setup::TUN_QUEUE_FRAMES;
+pub use sockets::BUFFER_BYTES;
+
 use std::path::PathBuf;
 
 use crate::config::{Config, Role};
@@ -102,7 +105,7 @@ pub fn run(role: Role, config: Config, path: PathBuf) -> Result<(), RunError> {
 }
 
 /// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

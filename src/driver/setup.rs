@@ -17,7 +17,7 @@ use crate::sys::{Tun, TunConfig, UdpConfig, UdpSocket};
 
 /// Frames that may wait in the TUN's own ring, which drops without a word: 10 ms of 400 000 small packets a second,
 /// as long as a busy machine may keep the data thread waiting. They queue for the links elsewhere.
-const TUN_QUEUE_FRAMES: u32 = 4000;
+pub const TUN_QUEUE_FRAMES: u32 = 4000;
 /// Longest superframe that the TUN may give us: with what each of its symbols adds it leaves as one run on one link. One of
 /// 64 KiB needs a second send for its last few symbols.
 const TUN_SUPERFRAME_BYTES: u32 = 61_440;

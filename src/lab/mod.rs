@@ -18,6 +18,7 @@ pub mod enter;
 pub mod mptcp;
 pub mod netns;
 pub mod process;
+pub mod relay;
 pub mod topology;
 pub mod traffic;
 pub mod tunnel;

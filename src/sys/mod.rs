@@ -35,6 +35,6 @@ pub use namespace::Namespace;
 pub use netdev::{Netdev, NetdevError};
 pub use packet::{PacketError, PacketSocket, ReceiveBatch};
 pub use signal::{Signal, Signals};
-pub use tun::{Offloads, Tun, TunConfig, TunError};
+pub use tun::{BareTun, Offloads, Tun, TunConfig, TunError};
 pub use udp::{UdpConfig, UdpError, UdpSocket};
 pub use wake::Wake;

@@ -1,7 +1,8 @@
 //! The TUN device: where inner packets leave and enter the kernel.
 //!
 //! Every frame starts with the 10 bytes of a `virtio_net_hdr`, whether offloads are on or not, so that there is
-//! one frame format. With offloads one read returns a superframe of up to 64 KiB.
+//! one frame format. With offloads one read returns a superframe of up to 64 KiB. Only a [`BareTun`], which no
+//! tunnel uses, gives packets without it.
 //!
 //! Never configures addresses or routes (`netdev` does), never looks into a frame.
 //!
@@ -167,6 +168,46 @@ impl Tun {
     /// What the kernel granted.
     pub const fn offloads(&self) -> Offloads {
         self.offloads
+    }
+}
+
+/// A TUN device as the simplest programs have it: no virtio header, no offloads, one queue. Each read gives one whole
+/// IP packet, each write takes one. For what a tunnel is measured against.
+#[derive(Debug)]
+pub struct BareTun {
+    fd: OwnedFd,
+}
+
+impl BareTun {
+    /// Creates the device `name` in the calling thread's network namespace. It is down and has no address.
+    ///
+    /// # Errors
+    /// See [`TunError`]; nothing is left behind.
+    pub fn create(name: &str) -> Result<Self, TunError> {
+        let (fd, _) = attach_when_free(name, libc::IFF_TUN | libc::IFF_NO_PI)?;
+        Ok(Self { fd })
+    }
+
+    /// Takes one packet from the kernel without waiting; what is longer than `packet` is cut.
+    ///
+    /// # Errors
+    /// As read(2); `WouldBlock` when there is none.
+    pub fn read(&self, packet: &mut [u8]) -> io::Result<usize> {
+        Ok(nix::unistd::read(&self.fd, packet)?)
+    }
+
+    /// Gives one packet to the kernel without waiting.
+    ///
+    /// # Errors
+    /// As write(2): EINVAL for what is no IP packet, EIO while the device is down.
+    pub fn write(&self, packet: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(&self.fd, packet)?)
+    }
+}
+
+impl AsFd for BareTun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

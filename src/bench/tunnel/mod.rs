@@ -1,5 +1,6 @@
 //! `chainlightning bench tunnel`: what the tunnel itself costs and carries where no link limits it, measured on one
-//! machine with real packets of the kernel, against the bare cable, other settings and other tunnels.
+//! machine with real packets of the kernel, against the bare cable, the least that a tunnel in user space can be, other
+//! settings and other tunnels.
 //!
 //! ```text
 //!  client namespace                                server namespace

@@ -22,6 +22,8 @@ pub(super) const LOSS_MAX: f64 = 0.001;
 pub enum Rival {
     /// The first cable, without any tunnel
     Baseline,
+    /// A program at each end that only carries packets between TUN and UDP, one at a time, in clear
+    Relay,
     /// OpenVPN over UDP with AES-128-GCM (the program `openvpn`)
     Openvpn,
     /// WireGuard in user space (the programs `wireguard-go` and `wg`)
@@ -33,6 +35,7 @@ impl Rival {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Baseline => "baseline",
+            Self::Relay => "relay",
             Self::Openvpn => "openvpn",
             Self::WireguardGo => "wireguard-go",
         }
@@ -355,7 +358,9 @@ mod tests {
         assert_eq!(Plan::variants(&[], Vec::new()).unwrap()[0].name, "tunnel");
         assert!(Plan::variants(&[], named(&["a", "b"])).is_ok());
         assert!(Plan::variants(&[], named(&["a", "a"])).is_err());
-        assert!(Plan::variants(&[], named(&["openvpn"])).is_err());
+        for rival in ["baseline", "relay", "openvpn", "wireguard-go"] {
+            assert!(Plan::variants(&[], named(&[rival])).is_err(), "{rival}");
+        }
     }
 
     #[test]

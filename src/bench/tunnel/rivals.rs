@@ -1,15 +1,17 @@
-//! Other tunnels, as their own packages have them: OpenVPN and WireGuard in user space, point to point over the first
-//! cable, with the inner addresses and the inner MTU of ours.
+//! What the tunnel is measured against, point to point over the first cable, with the inner addresses and the inner MTU
+//! of ours: other tunnels as their own packages have them, OpenVPN and WireGuard in user space, and the relay
+//! ([`crate::lab::relay`]), which is part of this program.
 //!
-//! None of them is needed: where a program is missing, its row says so and how to get it.
+//! None of the others is needed: where a program is missing, its row says so and how to get it.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::bench::contender::NoStage;
+use crate::driver::TUN_QUEUE_FRAMES;
 use crate::lab::tunnel::{INNER_SERVER_V4, inner_client_v4, write_key};
 use crate::lab::{LabError, Launch, Netns, Process, Topology};
 use crate::sys::Netdev;
@@ -19,6 +21,8 @@ use crate::sys::netdev::Prefix;
 const FURTHER_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 const OPENVPN_PORT: &str = "1194";
 const WIREGUARD_PORT: &str = "51820";
+const RELAY_PORT: u16 = 5555;
+const RELAY_DEVICE: &str = "tun-relay";
 /// WireGuard has a socket for each device, by its name, in one folder for all namespaces: every device of a benchmark
 /// has another number, so that none meets the socket of one that was killed.
 static WIREGUARD_DEVICES: AtomicU32 = AtomicU32::new(0);
@@ -193,7 +197,47 @@ fn configure_wireguard(
         result.is_ok()
     });
     result?;
+    configure_device(&mut Netdev::open()?, device, mtu, own)
+}
+
+/// The relay of the lab at both ends, from this very file, its devices set up as ours.
+pub(super) fn relay(lab: &Topology, mtu: u16) -> Result<Pair, LabError> {
+    let launch = Launch::this_program("__relay")?;
+    let ports = [Topology::client_v4(1), Topology::gateway_v4(1)]
+        .map(|address| SocketAddr::new(address.into(), RELAY_PORT).to_string());
+    let start = |name, near: &str, far: &str, namespace: &Netns, own: IpAddr| {
+        let args = arguments(&[RELAY_DEVICE, near, far]);
+        let process = Process::start(name, &launch, &args, namespace, lab.directory(), false)?;
+        namespace
+            .run(|| configure_relay(mtu, own))?
+            .map_err(|error| LabError::Program(format!("{error}\n{}", process.log())))?;
+        Ok::<_, LabError>(process)
+    };
+    let [near, far] = &ports;
+    let inner = (inner_client_v4(0).into(), INNER_SERVER_V4.into());
+    let client = start("relay-client", near, far, lab.client(0), inner.0)?;
+    Ok((
+        client,
+        start("relay-server", far, near, lab.server(), inner.1)?,
+    ))
+}
+
+/// Sets up a relay's device as soon as its program has made it, with the queue that our tunnel's has.
+fn configure_relay(mtu: u16, own: IpAddr) -> Result<(), LabError> {
     let mut netdev = Netdev::open()?;
+    crate::lab::wait_until(super::UP_LIMIT, || {
+        matches!(netdev.interface(RELAY_DEVICE), Ok(Some(_)))
+    });
+    netdev.set_queue_length(RELAY_DEVICE, TUN_QUEUE_FRAMES)?;
+    configure_device(&mut netdev, RELAY_DEVICE, mtu, own)
+}
+
+fn configure_device(
+    netdev: &mut Netdev,
+    device: &str,
+    mtu: u16,
+    own: IpAddr,
+) -> Result<(), LabError> {
     netdev.set_mtu(device, mtu.into())?;
     let address = Prefix {
         address: own,

@@ -52,6 +52,7 @@ impl Stage {
         let lab = Topology::direct(plan.links, plan.nic, directory)?;
         let engine = match *contender {
             Contender::Rival(Rival::Baseline) => Engine::Cable,
+            Contender::Rival(Rival::Relay) => Engine::Rival(rivals::relay(&lab, TUN_MTU)?),
             Contender::Rival(Rival::Openvpn) => Engine::Rival(rivals::openvpn(&lab, TUN_MTU)?),
             Contender::Rival(Rival::WireguardGo) => {
                 Engine::Rival(rivals::wireguard(&lab, TUN_MTU)?)

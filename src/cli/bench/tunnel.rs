@@ -136,7 +136,7 @@ mod tests {
             "--direction=up",
             "--udp=200",
             "--flows=16",
-            "--compare=openvpn,baseline",
+            "--compare=openvpn,relay,baseline",
             "--compare=openvpn",
             "--set=fec_mode=off",
             "--variant=epoll: backend=epoll",
@@ -146,7 +146,7 @@ mod tests {
         let plan = plan(parse(&words).unwrap()).unwrap();
         assert_eq!((plan.links, plan.nic, plan.flows), (3, Nic::Plain, 16));
         assert_eq!(plan.load, Load::Udp { bytes: 200 });
-        assert_eq!(plan.rivals, [Rival::Openvpn, Rival::Baseline]);
+        assert_eq!(plan.rivals, [Rival::Openvpn, Rival::Relay, Rival::Baseline]);
         assert_eq!(
             plan.variants[0].performance(),
             ["fec_mode = \"off\"", "backend = \"epoll\""]
