@@ -50,6 +50,8 @@ pub(super) const STEEP: f64 = 0.2;
 const DOUBT_GAIN: f64 = 0.85;
 /// A change of the capacity by more than this starts the test for a foreign queue again.
 const CHANGED: f64 = 0.01;
+/// Delays wander by so many times what is taken for the jitter: half of what they usually differ by.
+const WANDER: f64 = 4.0;
 /// Weight of 100 ms in the usual loss.
 const LOSS_GAIN: f64 = 0.1;
 /// No loss beyond this is usual.
@@ -230,8 +232,7 @@ impl RateControl {
         if !self.overloads(seen) {
             return;
         }
-        let limited = !self.backlogged && seen.sent() < APP_LIMITED * self.pacing();
-        if limited && self.sight.queue_min < QUEUE_HIGH {
+        if self.shows_little(seen, self.pacing()) {
             return;
         }
         let received = seen.received_at_most() / (1.0 - self.usual_loss);
@@ -242,6 +243,13 @@ impl RateControl {
             self.quick_until = now + QUICK;
         }
         self.set_capacity(lowered);
+    }
+
+    /// Whether so much less was sent than might have been that a delay grows by itself as likely as by ours. A queue beyond
+    /// what delays vary by says more.
+    pub(super) fn shows_little(&self, seen: &Measured, pacing: f64) -> bool {
+        seen.sent() < APP_LIMITED * pacing
+            && self.sight.queue_min < QUEUE_HIGH + WANDER * self.sight.jitter
     }
 
     /// What is lost without a queue and without a probe is usual.

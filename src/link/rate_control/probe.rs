@@ -148,7 +148,7 @@ impl RateControl {
         }
         if received > self.capacity {
             self.set_capacity(came);
-        } else if seen.grows(LEVEL) {
+        } else if seen.grows(LEVEL) && !self.shows_little(&seen, probe.pacing) {
             let half = f64::midpoint(self.capacity, received);
             self.set_capacity(half.max(self.capacity * STEP_DOWN));
         }

@@ -54,7 +54,7 @@ impl RateControl {
             return false;
         };
         let received = seen.received_at_most() / (1.0 - self.usual_loss);
-        if received > self.capacity * VOLATILE {
+        if received > self.capacity * VOLATILE || self.shows_little(&seen, self.pacing()) {
             return false;
         }
         (self.calibrated_at, self.surged_at) = (now, now);
