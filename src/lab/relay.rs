@@ -5,10 +5,11 @@
 //!  TUN ─ read ─► send ─ UDP ══════ UDP ─ recv ─► write ─ TUN       and the same the other way round
 //! ```
 //!
-//! What `bench tunnel` measures with it is the kernel's part: two network stacks, two wake-ups for each way, and one system
-//! call for each packet into user space and one out of it. Its idle ping is what no tunnel on the same machine can go below,
-//! and what the tunnel's own adds to it is the tunnel's. Its goodput and processor time are the floor of every tunnel that
-//! takes packets one by one; one that carries superframes may stay below that cost, and what it saves is what they are worth.
+//! What `bench tunnel` measures with it is the kernel's part: two network stacks, two wake-ups for each way, and for each
+//! packet two system calls at each end. Its idle ping is the floor of every tunnel on the same machine that sleeps between
+//! packets; what another one has beyond it is that tunnel's own. Its goodput and processor time are the floor of every
+//! tunnel that takes packets one by one; one that carries superframes may cost less, and what it saves is what they are
+//! worth.
 //!
 //! Around it everything is as around the tunnel: priority of the thread, sizes of the socket's buffers and of the TUN's
 //! queue. Like a cable it loses what a queue has no room for and does not count it; whoever measures sees the loss in the
