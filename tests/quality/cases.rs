@@ -122,7 +122,7 @@ impl Bulk {
     }
 
     /// One of two values.
-    const fn either(self, cubic: f64, bbr: f64) -> f64 {
+    fn either<T>(self, cubic: T, bbr: T) -> T {
         match self.1 {
             CongestionControl::Cubic => cubic,
             CongestionControl::Bbr => bbr,

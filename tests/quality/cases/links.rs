@@ -131,7 +131,7 @@ fn ladder(pair: &[Bulk]) -> Vec<Case> {
     cases
 }
 
-/// Judged after 16 s: over 220 ms of round trip a CUBIC flow that left its slow start early needs ten of them to grow.
+/// Judged after 16 s: over a round trip of 110 ms a CUBIC flow that left its slow start early needs twelve to grow again.
 fn cell(name: &str, links: &[String], bulk: Bulk) -> Case {
     let scenario = bulk.steady(links, 32, 16);
     let alone = scenario.alone();
