@@ -189,11 +189,11 @@ impl Worker {
     /// The datapath failed as a whole.
     pub fn run(mut self) -> Result<(), DatapathError> {
         loop {
+            let done = std::mem::take(&mut self.hurried) && self.hurry()?;
             if !self.handle_commands() {
                 return self.say_farewell();
             }
             self.take_parcels();
-            let done = std::mem::take(&mut self.hurried) && self.hurry()?;
             let now = self.clock.now();
             if !done {
                 self.role.endpoint().handle_timeout(now);
@@ -236,11 +236,24 @@ impl Worker {
         turned
     }
 
-    /// Lets single packets leave before anything else is done. Tells whether that was all: nothing else has come, and nothing
-    /// is due.
+    /// Lets single packets leave before anything else is done, the first of them before the others are looked for. Tells
+    /// whether that was all: nothing else has come, and nothing is due.
     fn hurry(&mut self) -> Result<bool, DatapathError> {
-        self.move_out();
         let before = self.datapath.stats().reads();
+        let now = self.clock.now();
+        if self.write_frames(now) || self.transmit(now) {
+            self.landing.finish(&mut self.datapath);
+            self.settle()?;
+        }
+        self.move_out();
+        self.settle()?;
+        let now = self.clock.now();
+        let nothing_came = self.datapath.stats().reads() == before;
+        Ok(nothing_came && self.role.endpoint_ref().poll_timeout(now) > now)
+    }
+
+    /// Hands over what is to be sent, and takes what the kernel has done or brought meanwhile.
+    fn settle(&mut self) -> Result<(), DatapathError> {
         let mut intake = Intake {
             endpoint: self.role.endpoint(),
             sockets: &mut self.sockets,
@@ -248,10 +261,7 @@ impl Worker {
             clock: &self.clock,
             mailbox: &mut self.mailbox,
         };
-        self.datapath.settle(&mut intake)?;
-        let now = self.clock.now();
-        let nothing_came = self.datapath.stats().reads() == before;
-        Ok(nothing_came && self.role.endpoint_ref().poll_timeout(now) > now)
+        self.datapath.settle(&mut intake)
     }
 
     /// What other workers gave us.
