@@ -1,7 +1,7 @@
 //! From committed symbols and due messages to sealed datagrams.
 //!
-//! Order in one call: symbols of sparse flows, challenges to unproven addresses, control messages, probes of a path, then
-//! a paced run of one link. A run is contiguous in the caller's buffer: full datagrams of one size and at most one
+//! Order in one call: challenges to unproven addresses, control messages, probes of a path, symbols of sparse flows,
+//! then a paced run of one link. A run is contiguous in the caller's buffer: full datagrams of one size and at most one
 //! shorter at the end, so that one UDP_SEGMENT send carries it.
 
 use std::net::SocketAddr;
@@ -64,11 +64,17 @@ impl Session {
     /// Writes the next datagrams to `out` (at least [`RUN_BYTES_MAX`] long). `None` = nothing may be sent now.
     pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8]) -> Option<Transmit> {
         self.epochs.current()?;
+        if let Some(transmit) = self.poll_challenge(now, out) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.poll_control(now, out) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.poll_probe(now, out) {
+            return Some(transmit);
+        }
         self.commit(now);
         self.poll_urgent(now, out)
-            .or_else(|| self.poll_challenge(now, out))
-            .or_else(|| self.poll_control(now, out))
-            .or_else(|| self.poll_probe(now, out))
             .or_else(|| self.poll_run(now, out))
     }
 
