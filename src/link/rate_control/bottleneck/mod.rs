@@ -35,6 +35,9 @@ const START: Instant = Instant::from_millis(1_000);
 /// The receiver's clock is this far ahead: its low 32 bits wrap during the tests.
 const CLOCK_OFFSET: Duration = Duration::from_micros(4_290_000_000);
 
+/// Time between two points of a delay that wanders, ms.
+const WANDER: u64 = 100;
+
 /// One WAN's one direction.
 #[derive(Clone)]
 struct Path {
@@ -49,6 +52,8 @@ struct Path {
     queue_max: u64,
     /// Uniform delay added per packet, ms; order is kept.
     jitter: f64,
+    /// Delay that wanders up to this, ms: another one each 100 ms, on a straight way there.
+    wander: f64,
     loss: f64,
     report_loss: f64,
     /// Report interval, ms.
@@ -69,6 +74,7 @@ impl Default for Path {
             back: 20,
             queue_max: 300,
             jitter: 0.0,
+            wander: 0.0,
             loss: 0.0,
             report_loss: 0.0,
             report: 5,
@@ -116,6 +122,8 @@ struct Wan {
     busy: Instant,
     last_arrival: Instant,
     rng: Rng,
+    /// Where the delay wanders to, in seconds.
+    wanders: Vec<f64>,
     trace: Vec<Moment>,
     phases: Vec<Phase>,
 }
@@ -153,6 +161,7 @@ impl Wan {
             busy: START,
             last_arrival: START,
             rng: Rng::new(seed + 1_000),
+            wanders: Vec::new(),
             trace: Vec::new(),
             phases: Vec::new(),
             path,
@@ -205,6 +214,7 @@ impl Wan {
     }
 
     fn transmit(&mut self, slot: usize, bytes: u32, now: Instant, ms: u64) {
+        let wander = self.wander(ms);
         self.pacer.on_transmit(u64::from(bytes), now);
         let link = &mut self.links[slot];
         let number = link.number;
@@ -230,10 +240,24 @@ impl Wan {
             return;
         }
         let jitter = Duration::from_secs_f64(self.rng.unit() * self.path.jitter * 1e-3);
-        let arrival = done + Duration::from_millis(self.path.delay) + jitter;
+        let arrival = done + Duration::from_millis(self.path.delay) + jitter + wander;
         self.last_arrival = self.last_arrival.max(arrival);
         link.air
             .push_back((self.last_arrival, number, bytes, low_micros(now)));
+    }
+
+    /// What the delay has wandered off to.
+    fn wander(&mut self, ms: u64) -> Duration {
+        if self.path.wander == 0.0 {
+            return Duration::ZERO;
+        }
+        while self.wanders.len() as u64 <= ms / WANDER + 1 {
+            self.wanders.push(self.rng.unit() * self.path.wander * 1e-3);
+        }
+        let way = (ms % WANDER) as f64 / WANDER as f64;
+        let from = (ms / WANDER) as usize;
+        let (from, to) = (self.wanders[from], self.wanders[from + 1]);
+        Duration::from_secs_f64(from + way * (to - from))
     }
 
     fn receive(&mut self, slot: usize, now: Instant) {

@@ -166,6 +166,24 @@ fn an_application_that_sends_little_neither_lowers_nor_raises_the_capacity() {
 }
 
 #[test]
+fn delays_that_wander_do_not_lower_a_capacity_for_good() {
+    let mut seen = Vec::new();
+    for seed in 0..12 {
+        let path = Path {
+            rates: vec![(0, 20.0)],
+            jitter: 10.0,
+            wander: 20.0,
+            ..Path::default()
+        };
+        let wan = run_one(&path, 14, seed);
+        let capacities = (4_000..14_000).map(|ms| wan.capacity(ms));
+        seen.push(capacities.sum::<f64>() / 10_000.0);
+    }
+    seen.sort_by(f64::total_cmp);
+    assert!(seen[0] > 10.0 && seen[6] > 15.0, "{seen:.1?}");
+}
+
+#[test]
 fn nothing_beyond_twice_of_what_passed_is_believed() {
     let path = Path {
         offered: vec![(0, 8.0)],
