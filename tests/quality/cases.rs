@@ -121,12 +121,13 @@ impl Bulk {
         }
     }
 
+    fn is_cubic(self) -> bool {
+        self.1 == CongestionControl::Cubic
+    }
+
     /// One of two values.
-    fn either<T>(self, cubic: T, bbr: T) -> T {
-        match self.1 {
-            CongestionControl::Cubic => cubic,
-            CongestionControl::Bbr => bbr,
-        }
+    fn either(self, cubic: f64, bbr: f64) -> f64 {
+        if self.is_cubic() { cubic } else { bbr }
     }
 }
 
