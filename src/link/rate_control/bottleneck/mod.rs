@@ -62,6 +62,8 @@ struct Path {
     silence: (u64, u64),
     /// What the application offers, Mbit/s from a time on; none = greedy.
     offered: Vec<(u64, f64)>,
+    /// Data of other WANs wait all the time, however little is offered here.
+    waits: bool,
     ceiling: Option<u64>,
 }
 
@@ -80,6 +82,7 @@ impl Default for Path {
             report: 5,
             silence: (0, 0),
             offered: Vec::new(),
+            waits: false,
             ceiling: None,
         }
     }
@@ -205,7 +208,8 @@ impl Wan {
             self.turn = (self.turn + 1) % self.links.len();
             self.transmit(self.turn, DATAGRAM, now, ms);
         }
-        self.control.set_backlogged(backlogged, now);
+        let waits = backlogged || self.path.waits;
+        self.control.set_backlogged(waits, now);
         for slot in 0..self.links.len() {
             if self.links[slot].sender.wants_heartbeat(now) {
                 self.transmit(slot, HEARTBEAT, now, ms);
