@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use super::meter::Measured;
+use super::surge::MOVES;
 use super::{APP_LIMITED, CRUISE_GAIN, LEVEL, PACKET_BITS, Phase, QUEUE_HIGH, QUICK, RateControl};
 use crate::base::Instant;
 
@@ -241,6 +242,9 @@ impl RateControl {
         let lowered = target.max(self.capacity * STEP_DOWN);
         if lowered < self.capacity * VOLATILE {
             self.quick_until = now + QUICK;
+            if !self.is_calm() {
+                self.moves_until = now + MOVES;
+            }
         }
         self.set_capacity(lowered);
     }

@@ -9,10 +9,9 @@ use std::time::Duration;
 use super::{CRUISE_GAIN, LEVEL, Phase, QUEUE_HIGH, QUICK, RateControl};
 use crate::base::Instant;
 
-/// Length of a probe, and its length in units of the jitter.
+/// Length of a probe. Longer ones stand out better where delays vary, but take the turn from other WANs and keep a row
+/// from reaching what there is before it moves on.
 const SPAN: Duration = Duration::from_millis(150);
-const SPAN_MAX: Duration = Duration::from_millis(300);
-const SPAN_JITTER: f64 = 30.0;
 /// Packets in a probe: on a slow WAN they take their time, and its first step must be larger, because a probe is
 /// seen by the queue that a few packets more than usual make.
 const SPAN_PACKETS: f64 = 16.0;
@@ -22,13 +21,17 @@ const GAINS: [f64; 4] = [1.06, 1.25, 1.5, 2.0];
 /// With this jitter (seconds) the first step must be larger to stand out.
 const JITTER_LOW: f64 = 0.001;
 const GAIN_JITTER: f64 = 1.10;
+/// And larger still where the capacity moves as well: what a small step finds is gone before the row is at its end.
+const GAIN_MOVES: f64 = 1.25;
 /// Gain between the end of a probe and its judgement.
 const WAIT_GAIN: f64 = 0.92;
 /// Pause between rows, varied by a fifth so that peers do not fall into step, and in the first seconds.
 const PAUSE: Duration = Duration::from_millis(1_000);
 const PAUSE_QUICK: Duration = Duration::from_millis(50);
-/// Pause where the capacity moves: what rose is found within half a second.
+/// Pause where the capacity moves: what rose is found within half a second; where delays vary as well, a fall is as often
+/// a mistake, and radio links rise again within a few hundred milliseconds.
 const PAUSE_MOVES: Duration = Duration::from_millis(400);
+const PAUSE_VARIES: Duration = Duration::from_millis(200);
 /// Pause after a refusal that ended a climb or that noise may have made.
 const PAUSE_DOUBT: Duration = Duration::from_millis(400);
 /// Share of the extra that may fail to come in an accepted probe.
@@ -80,7 +83,11 @@ impl RateControl {
         let pause = if now < self.quick_until {
             PAUSE_QUICK + self.sight.rtt
         } else if now < self.moves_until {
-            PAUSE_MOVES
+            if self.is_calm() {
+                PAUSE_MOVES
+            } else {
+                PAUSE_VARIES
+            }
         } else {
             PAUSE
         };
@@ -142,6 +149,10 @@ impl RateControl {
             return;
         }
         let climbing = self.probe_step > 0;
+        if !climbing && !self.is_calm() {
+            // It stands still: what looked like a move was a delay.
+            self.moves_until = now;
+        }
         let doubtful = !seen.grows(allowed);
         if climbing || doubtful {
             self.next_probe_at = self.next_probe_at.min(now + self.sight.rtt + PAUSE_DOUBT);
@@ -156,16 +167,16 @@ impl RateControl {
     }
 
     fn start_probe(&mut self, now: Instant) {
-        let jitter = self.sight.jitter;
         let mut gain = GAINS[self.probe_step.min(GAINS.len() - 1)];
-        if jitter > JITTER_LOW {
+        if !self.is_calm() && now < self.moves_until {
+            gain = gain.max(GAIN_MOVES);
+        } else if self.sight.jitter > JITTER_LOW {
             gain = gain.max(GAIN_JITTER);
         }
         let extra = EXTRA_PACKETS * self.packet_time() / SPAN.as_secs_f64();
         gain = gain.max(1.0 + extra.min(1.0));
-        let span = Duration::from_secs_f64(jitter * SPAN_JITTER).clamp(SPAN, SPAN_MAX);
         let packets = Duration::from_secs_f64(SPAN_PACKETS * self.packet_time() / gain);
-        let span = span.max(packets);
+        let span = SPAN.max(packets);
         debug_assert!(
             gain > CRUISE_GAIN,
             "a probe must send more than cruising does"

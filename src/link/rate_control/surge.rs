@@ -19,12 +19,13 @@ use crate::base::Instant;
 /// A queue beyond this and twice the jitter (seconds), and arrivals over this long, show a steep fall.
 const QUEUE: f64 = 0.012;
 const STRETCH: Duration = Duration::from_millis(35);
-/// One steep fall is believed down to this share.
+/// One steep fall is believed down to this share; where delays vary, to less: half of it may be a delay's.
 const DOWN: f64 = 0.4;
+const DOWN_VARIES: f64 = 0.7;
 /// Delays that vary by less than this (seconds) show a fall in few packets.
 const CALM: f64 = 0.003;
-/// What fell steeply may rise as steeply: it is probed more often for this long.
-const MOVES: Duration = Duration::from_secs(10);
+/// What fell steeply, or at all where delays vary, may rise as steeply: it is probed more often for this long.
+pub(super) const MOVES: Duration = Duration::from_secs(10);
 
 impl RateControl {
     /// Whether a steep fall may be looked for: not in startup, which has its own brake.
@@ -61,7 +62,8 @@ impl RateControl {
         self.pending = None;
         self.quick_until = now + QUICK;
         self.moves_until = now + MOVES;
-        self.set_capacity(received.max(self.capacity * DOWN));
+        let down = if self.is_calm() { DOWN } else { DOWN_VARIES };
+        self.set_capacity(received.max(self.capacity * down));
         self.start_drain(false, now);
         true
     }
@@ -73,7 +75,8 @@ impl RateControl {
             .filter(|seen| seen.stretch() >= STRETCH && seen.grows(STEEP))
     }
 
-    fn is_calm(&self) -> bool {
+    /// Whether delays hardly vary without us.
+    pub(super) fn is_calm(&self) -> bool {
         self.sight.jitter < CALM
     }
 }
