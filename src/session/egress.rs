@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::routes::{Route, Scope, Treatment};
+use super::slowed::Slowed;
 use super::symbols::{GROUPS, SymbolKey, SymbolStore};
 use crate::base::id::{LANES, LINKS_MAX};
 use crate::base::{DropReason, Frame, FrameStore, GroupId, Instant, Lane};
@@ -75,6 +76,8 @@ pub struct Cutting {
     rest: Fragments,
     lane: Lane,
     seq: u32,
+    /// Hash of a flow that sends much.
+    fast: Option<u64>,
     /// When the frame came.
     since: Instant,
 }
@@ -85,6 +88,8 @@ pub(super) struct Taken {
     pub(super) frame: Frame,
     pub(super) hash: u64,
     pub(super) sparse: bool,
+    /// Its flow sends much.
+    pub(super) fast: bool,
     /// When the frame came.
     pub(super) since: Instant,
 }
@@ -100,6 +105,7 @@ pub struct Egress {
     /// Which packets take which route.
     pub(super) treatments: Vec<Treatment>,
     lane_next: [u32; LANES],
+    pub(super) slowed: Slowed,
     /// Relative delay that the symbols get which are committed at this moment.
     pub(super) level: Duration,
     /// When the frame came that is committed at this moment.
@@ -159,6 +165,7 @@ impl Egress {
             next_route: 0,
             treatments: Vec::new(),
             lane_next: [0; LANES],
+            slowed: Slowed::new(),
             level: Duration::ZERO,
             since: Instant::FAR,
             residence: History::new(Instant::ZERO),
@@ -300,6 +307,7 @@ impl Session {
             frame,
             hash,
             sparse,
+            fast,
             since,
         }) = self.next_frame(route, now)
         else {
@@ -321,6 +329,7 @@ impl Session {
         if !sparse {
             self.note_bulk(lane, frame.len(), now);
         }
+        let fast = fast.then_some(hash);
         if whole > self.size.body_bytes {
             let rest = fragments(frame.len(), self.size.body_bytes);
             self.egress.routes[route].cutting = Some(Cutting {
@@ -328,6 +337,7 @@ impl Session {
                 rest,
                 lane,
                 seq,
+                fast,
                 since,
             });
             return;
@@ -336,6 +346,8 @@ impl Session {
         let written = self.write_body(&mut writer, lane, seq, &frame);
         debug_assert_eq!(written, Ok(true), "the length was compared above");
         self.egress.frames.give(frame);
+        fast.into_iter()
+            .for_each(|hash| self.egress.slowed.note(hash));
         if !sparse {
             self.bundle(route, &mut writer, now);
         }
@@ -355,6 +367,7 @@ impl Session {
                 ref frame,
                 hash,
                 sparse,
+                fast,
                 ..
             } = taken;
             let fits = whole_len(self.egress.frames.bytes(frame), false)
@@ -367,6 +380,9 @@ impl Session {
             let seq = self.next_lane_seq(lane);
             self.note_bulk(lane, frame.len(), now);
             let _ = self.write_body(writer, lane, seq, frame);
+            if fast {
+                self.egress.slowed.note(hash);
+            }
             self.egress.frames.give(taken.frame);
         }
     }
@@ -404,6 +420,9 @@ impl Session {
         let (lane, seq, frame) = (cutting.lane, cutting.seq, frames.bytes(&cutting.frame));
         let bytes = cut.emit(store.body_room(), lane, seq, frame);
         self.egress.since = cutting.since;
+        let fast = cutting.fast;
+        fast.into_iter()
+            .for_each(|hash| self.egress.slowed.note(hash));
         self.egress.routes[route].cutting = Some(cutting);
         self.commit_equalised(route, lane, bytes, false, now);
     }

@@ -131,7 +131,9 @@ impl Session {
         };
         self.egress.counts.source += 1;
         let since = self.egress.since;
-        let key = self.egress.store.add_source(header, bytes)?;
+        let key = self.egress.store.add_source(header, bytes);
+        self.egress.slowed.on_committed(key.map(|_| group));
+        let key = key?;
         self.egress.store.set_since(key, since);
         Some(key)
     }

@@ -34,6 +34,7 @@ mod routes;
 pub mod schedule;
 mod signal;
 mod size;
+mod slowed;
 pub mod stats;
 pub mod symbols;
 pub mod timers;

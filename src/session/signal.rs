@@ -29,12 +29,16 @@ impl Session {
         loop {
             let item = self.egress.routes[route].queue.dequeue(now)?;
             let (hash, since) = (item.hash, now - item.sojourn);
-            let sparse = item.rate < SPARSE_RATE && !self.equalises_all(&item.item);
+            let fast = item.rate >= SPARSE_RATE;
+            let sparse = !fast
+                && !self.equalises_all(&item.item)
+                && !self.egress.slowed.is_behind(hash, &self.egress.store);
             if item.verdict == Verdict::Pass || self.in_startup() {
                 return Some(Taken {
                     frame: item.item,
                     hash,
                     sparse,
+                    fast,
                     since,
                 });
             }
@@ -43,6 +47,7 @@ impl Session {
                     frame,
                     hash,
                     sparse,
+                    fast,
                     since,
                 });
             }

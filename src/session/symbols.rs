@@ -142,6 +142,12 @@ impl SymbolStore {
         }
     }
 
+    /// Whether a group may not have arrived: it was neither acknowledged nor given up.
+    pub fn is_live(&self, group: GroupId) -> bool {
+        let record = self.record(group);
+        record.live && record.id == group
+    }
+
     /// Whether a symbol is one of a sparse flow; false when it is gone.
     pub fn is_sparse(&self, key: SymbolKey) -> bool {
         self.get(key)
@@ -150,9 +156,11 @@ impl SymbolStore {
 
     /// The route of a group; 0 when it is gone.
     pub fn route_of_group(&self, group: GroupId) -> usize {
-        let record = self.record(group);
-        let known = record.live && record.id == group;
-        if known { usize::from(record.route) } else { 0 }
+        if self.is_live(group) {
+            usize::from(self.record(group).route)
+        } else {
+            0
+        }
     }
 
     /// The route of a symbol; 0 when it is gone.
