@@ -1,13 +1,15 @@
 //! Links that lose, die, come back and change.
 
 use chainlightning::sim::packet::Side;
-use chainlightning::sim::scenario::{BOTH, Figure, Span};
+use chainlightning::sim::scenario::{BOTH, Figure, Scenario, Span};
 
 use super::{BULKS, Bulk, Case, LINKS_A, ms, with};
 use crate::check::{least, most};
 
 /// When links begin to change.
 const BEFORE: u64 = 7_000;
+/// When they do in a BBR flow's steady state.
+const BEFORE_LATE: u64 = 26_000;
 
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = BULKS.map(loss).into();
@@ -16,14 +18,19 @@ pub fn cases() -> Vec<Case> {
     cases.extend(BULKS.map(no_loss));
     for bulk in BULKS {
         for link in 0..3 {
-            cases.push(black_hole(bulk, link, &BOTH, "dead"));
+            cases.push(black_hole(bulk, link, &BOTH, BEFORE, "dead"));
+        }
+    }
+    for bulk in &BULKS[2..] {
+        for link in 0..3 {
+            cases.push(black_hole(*bulk, link, &BOTH, BEFORE_LATE, "dead late"));
         }
     }
     // One direction alone: the sender's own and the one that the reports take.
     for bulk in &BULKS[..2] {
         for link in 0..3 {
-            cases.push(black_hole(*bulk, link, &BOTH[..1], "up dead"));
-            cases.push(black_hole(*bulk, link, &BOTH[1..], "down dead"));
+            cases.push(black_hole(*bulk, link, &BOTH[..1], BEFORE, "up dead"));
+            cases.push(black_hole(*bulk, link, &BOTH[1..], BEFORE, "down dead"));
         }
     }
     for bulk in BULKS {
@@ -38,6 +45,7 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend(BULKS.map(steps));
     cases.extend(BULKS.map(jitter));
+    cases.extend(BULKS[2..].iter().map(|bulk| jitter_late(*bulk)));
     cases.extend(BULKS.map(longer_way));
     cases
 }
@@ -83,14 +91,12 @@ fn no_loss(bulk: Bulk) -> Case {
 }
 
 /// T10: a link dies under full load. Judged: what the others carry in the second and third second.
-fn black_hole(bulk: Bulk, link: usize, sides: &[Side], name: &str) -> Case {
+fn black_hole(bulk: Bulk, link: usize, sides: &[Side], before: u64, name: &str) -> Case {
+    let end = before + 3_000;
     let scenario = bulk
-        .over(&with(&LINKS_A, ""), 10, 0)
-        .change(ms(BEFORE), link, sides, "outage=on")
-        .judged(
-            Span::millis(BEFORE + 1_000, BEFORE + 3_000),
-            Span::millis(BEFORE, BEFORE + 3_000),
-        );
+        .over(&with(&LINKS_A, ""), end / 1_000, 0)
+        .change(ms(before), link, sides, "outage=on")
+        .judged(Span::millis(before + 1_000, end), Span::millis(before, end));
     let checks = [
         least(Figure::Efficiency, 0.90),
         most(Figure::Gap, 100.0),
@@ -148,6 +154,15 @@ fn steps(bulk: Bulk) -> Case {
 
 /// T15: delays that wander.
 fn jitter(bulk: Bulk) -> Case {
+    jittery(bulk, "", |bulk, links| bulk.over(links, 16, 8))
+}
+
+/// T15: the same in a BBR flow's steady state.
+fn jitter_late(bulk: Bulk) -> Case {
+    jittery(bulk, " late", |bulk, links| bulk.steady(links, 16, 8))
+}
+
+fn jittery(bulk: Bulk, late: &str, over: impl Fn(Bulk, &[String]) -> Scenario) -> Case {
     let links: Vec<String> = LINKS_A
         .iter()
         .zip([5, 15, 40])
@@ -157,7 +172,8 @@ fn jitter(bulk: Bulk) -> Case {
         least(Figure::Efficiency, 0.92),
         most(Figure::Disorder, 1e-4),
     ];
-    bulk.case("T15 A jitter 5/15/40", bulk.over(&links, 16, 8), &checks)
+    let name = format!("T15 A jitter 5/15/40{late}");
+    bulk.case(&name, over(bulk, &links), &checks)
 }
 
 /// T16: the way over one link becomes 80 ms longer for 5 s.
