@@ -1,15 +1,18 @@
 //! How long bulk data may stand in the flow queue before CoDel tells its sender to slow down.
 //!
-//! Three things ask for more than CoDel's usual 5 ms. A single loss-based flow keeps the links full through its own
+//! Four things ask for more than CoDel's usual 5 ms. A single loss-based flow keeps the links full through its own
 //! reductions only if some of its window waits here; and a window that fitted all links must not be cut to what is left
 //! of them when one goes away for a moment, because it takes a CUBIC sender ten seconds to grow it back. And a flow that probes for
 //! the round trip, as BBR does, has twice of what it found in flight whatever is dropped: dropping makes nothing shorter there,
-//! and costs the flow a round trip for what it has to send again.
+//! and costs the flow a round trip for what it has to send again. And where links lose in bursts, what no repair symbol was there for
+//! comes a round trip later: acknowledgements pause for that long and then come at once, and only a window that lasts through
+//! the pause keeps the links full.
 //!
 //! ```text
 //! target = RTT / 4, within 5-20 ms                                 usually
 //!        = window before / rate left - RTT, and as much again      for some seconds after a WAN went away; at most 150 ms
 //!        >= the round trip that was found, at most 100 ms          while such a flow is there
+//!        >= 3/4 RTT, at most 40 ms                                 while links lose in bursts
 //! ```
 //!
 //! The window before is what was under way and what stood here. Forgetting the latter would be a signal half a second into
@@ -37,6 +40,13 @@ const KEPT_MAX: Duration = Duration::from_millis(150);
 const KEPT_MAX_STALL: Duration = Duration::from_millis(100);
 /// Most that the window of a flow which probes may stand, for the same reason.
 const PROBED_MAX: Duration = Duration::from_millis(100);
+
+/// Share of a link's packets, lost together with their neighbours, from which on it loses in bursts.
+const BURSTS: f64 = 0.01;
+/// Part of the RTT that may stand then, and the most of it: what a repair of the second round takes, less what is detected
+/// early. With half of it, CUBIC over links that lose 2 % in bursts of 8 has 0.82 of their sum; with all of it, 0.88.
+const RTT_PART_BURSTS: f64 = 0.75;
+const BURSTS_MAX: Duration = Duration::from_millis(40);
 
 /// Why a window is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,9 +110,22 @@ impl Session {
         let target = self.patience.target(self.rate_sum(), self.way_max(), now);
         let least = self.config.mode.queue_target_min();
         let standing = self.probed_round().min(PROBED_MAX);
-        let target = target.max(standing).max(least);
+        let target = target.max(standing).max(least).max(self.burst_pause());
         self.egress
             .set_queue_target(target, self.way_max() + target);
+    }
+
+    /// How long acknowledgements pause when a burst of losses is repaired; zero when no link in use loses in bursts.
+    fn burst_pause(&self) -> Duration {
+        let bursts = self.candidates.iter().any(|candidate| {
+            let loss = self.links[candidate.link.index()].sender.loss();
+            loss.ratio * (loss.burst - 1.0) > BURSTS
+        });
+        if bursts {
+            self.way_max().mul_f64(RTT_PART_BURSTS).min(BURSTS_MAX)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Remembers the window that fits the links while a WAN that is about to be left still counts.
