@@ -97,6 +97,9 @@ const HEARTBEAT_SUSPECT: Duration = Duration::from_millis(10);
 const HEARTBEAT_PROBING: Duration = Duration::from_millis(20);
 const HEARTBEAT_DOWN_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_DOWN_MAX: Duration = Duration::from_secs(1);
+/// ... unless idle links have them as often as this: one that is down then costs less than those, and a short trouble is not
+/// made long by looking too rarely for its end.
+const HEARTBEAT_DOWN_OFTEN: Duration = Duration::from_millis(250);
 /// Heartbeats that must go unanswered where no other link could tell that the peer is alive.
 const HEARTBEATS_MISSED: u32 = 3;
 
@@ -258,7 +261,7 @@ impl Liveness {
             State::Up => idle,
             State::Suspect => HEARTBEAT_SUSPECT,
             State::Probing => HEARTBEAT_PROBING,
-            State::Down => self.probe_interval,
+            State::Down => self.probe_interval.min(idle.max(HEARTBEAT_DOWN_OFTEN)),
         }
     }
 
@@ -450,7 +453,9 @@ mod tests {
         for _ in 0..5 {
             link.on_transmit();
         }
-        assert_eq!(link.heartbeat_interval(true, idle), Duration::from_secs(1));
+        assert_eq!(link.heartbeat_interval(true, idle), HEARTBEAT_DOWN_OFTEN);
+        let rare = Duration::from_secs(5);
+        assert_eq!(link.heartbeat_interval(true, rare), HEARTBEAT_DOWN_MAX);
         let mut at = 5_000;
         for reply in 1..=5 {
             assert_ne!(link.state(), State::Up, "after {reply}");

@@ -105,6 +105,7 @@ pub struct Egress {
     /// Which packets take which route.
     pub(super) treatments: Vec<Treatment>,
     lane_next: [u32; LANES],
+    /// What fast flows have under way: their slow frames stay behind it.
     pub(super) slowed: Slowed,
     /// Relative delay that the symbols get which are committed at this moment.
     pub(super) level: Duration,
@@ -346,8 +347,9 @@ impl Session {
         let written = self.write_body(&mut writer, lane, seq, &frame);
         debug_assert_eq!(written, Ok(true), "the length was compared above");
         self.egress.frames.give(frame);
-        fast.into_iter()
-            .for_each(|hash| self.egress.slowed.note(hash));
+        if let Some(hash) = fast {
+            self.egress.slowed.note(hash);
+        }
         if !sparse {
             self.bundle(route, &mut writer, now);
         }
@@ -420,9 +422,9 @@ impl Session {
         let (lane, seq, frame) = (cutting.lane, cutting.seq, frames.bytes(&cutting.frame));
         let bytes = cut.emit(store.body_room(), lane, seq, frame);
         self.egress.since = cutting.since;
-        let fast = cutting.fast;
-        fast.into_iter()
-            .for_each(|hash| self.egress.slowed.note(hash));
+        if let Some(hash) = cutting.fast {
+            self.egress.slowed.note(hash);
+        }
         self.egress.routes[route].cutting = Some(cutting);
         self.commit_equalised(route, lane, bytes, false, now);
     }
