@@ -118,10 +118,15 @@ fn two_percent_of_loss_costs_a_tcp_little() {
 
 #[test]
 fn bursts_of_loss_cost_a_tcp_little() {
-    let mut world = world_a(1, "gilbert=2%/8");
-    settle(&mut world);
-    let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
-    finish(&mut world);
-    println!("{} missing {:?}", describe(&mut world), world.lost_inside());
-    assert!(e >= 0.4, "{e}");
+    let mut shares = [1, 2, 3, 4, 5].map(|seed| {
+        let mut world = world_a(seed, "gilbert=2%/8");
+        settle(&mut world);
+        let (e, mut world, ..) = run(world, Side::Client, TcpConfig::default(), 25, 10);
+        finish(&mut world);
+        println!("{} missing {:?}", describe(&mut world), world.lost_inside());
+        e
+    });
+    shares.sort_by(f64::total_cmp);
+    // One signal of a queue that only a repair made costs a window for ten seconds: 0.72 with it.
+    assert!(shares[2] >= 0.77, "{shares:.3?}");
 }
