@@ -421,8 +421,7 @@ impl Session {
         let doubtful = |link: &Link| {
             now.since(link.receiver.last_at()) > quiet || link.sender.loss().in_bursts()
         };
-        let troubled = first.is_some_and(doubtful)
-            || open().any(|link| !link.sender.flows());
+        let troubled = first.is_some_and(doubtful) || open().any(|link| !link.sender.flows());
         [first, second.filter(|_| troubled)].map(|link| link.map(|link| link.id))
     }
 }
