@@ -4,6 +4,7 @@
 mod common;
 mod equal;
 mod failover;
+mod foreign;
 mod links;
 mod loss;
 #[path = "../pair/mod.rs"]
