@@ -36,8 +36,9 @@ const PAUSE_VARIES: Duration = Duration::from_millis(200);
 const PAUSE_DOUBT: Duration = Duration::from_millis(400);
 /// Share of the extra that may fail to come in an accepted probe.
 const SHORTFALL: f64 = 0.4;
-/// A probe that makes a queue (seconds) beyond this and the jitter ends early.
-const QUEUE: f64 = 0.007;
+/// A probe that makes a queue (seconds) beyond this and the jitter ends early. What it makes until that is seen waits for the
+/// sparse flows too: with 7 ms their 99th percentile rose by 11 ms, with 4 by 8, and the goodput was the same.
+const QUEUE: f64 = 0.004;
 /// A refused probe moves the capacity down by half the difference and at most this.
 const STEP_DOWN: f64 = 0.9;
 /// A judgement waits this much longer than an RTT for reports.
