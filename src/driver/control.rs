@@ -11,12 +11,12 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use super::command::{Behaviour, Snapshot};
 use super::control_socket::{Connections, ControlSocket};
 use super::quota::Quotas;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
 use super::start::{self, Lines, Workers};
-use super::worker::{Behaviour, Snapshot};
 use super::{RunError, convert};
 use crate::base::WanId;
 use crate::config::{self, Config};
