@@ -13,6 +13,8 @@ const PACKETS: f64 = 1_000.0;
 const SPAN: Duration = Duration::from_secs(10);
 /// Weight of one run of losses in the mean burst length.
 const BURST_GAIN: f64 = 1.0 / 16.0;
+/// Share of a link's packets, lost together with their neighbours, from which on it loses in bursts.
+const BURSTS: f64 = 0.01;
 
 /// What FEC and striping need to know about loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +25,13 @@ pub struct LossPicture {
     pub burst: f64,
     /// Lost / sent while the queue stood high.
     pub congestion_ratio: f64,
+}
+
+impl LossPicture {
+    /// Whether the link loses in bursts: what goes one after the other is lost together, repair and report as well.
+    pub fn in_bursts(&self) -> bool {
+        self.ratio * (self.burst - 1.0) > BURSTS
+    }
 }
 
 /// Estimator of [`LossPicture`].

@@ -3,7 +3,7 @@
 //! ```text
 //! body ─► pieces ─► whole frame ───────────► reorder ─► poll_frame
 //!            └► fragment ─► assembler ─(whole)─┘  │
-//!   a hole's time is over: what is whole of a broken superframe ─┘
+//!   a hole's time is over: what is whole of a broken superframe ─┘  (`overdue`)
 //! ```
 
 use super::Session;
@@ -12,12 +12,8 @@ use crate::base::id::LANES;
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, Instant, Lane};
 use crate::reorder;
 use crate::stream::assembler::{PartialId, Progress};
-use crate::stream::segment;
 use crate::wire::piece::{Piece, pieces};
 use crate::wire::virtio::{VIRTIO_BYTES, VirtioHeader};
-
-/// Frames rescued from one broken superframe that may wait: at most one for each of its segments.
-pub(super) const RESCUED_MAX: usize = 64;
 
 /// What the reorder buffer holds.
 #[derive(Debug)]
@@ -106,6 +102,7 @@ impl Session {
         match progress {
             Progress::Started(id) => self.insert((lane, seq), Item::Partial(id), since, now),
             Progress::More(_) => {}
+            Progress::Overdue(id) => self.deliver_overdue(id, offset..offset + bytes.len()),
             Progress::Complete(frame) => {
                 let seq = reorder.expand(lane, seq);
                 if let Some(item) = reorder.get_mut(lane, seq) {
@@ -120,10 +117,13 @@ impl Session {
         Ok(())
     }
 
-    /// A frame found no room: what was waited for longest is waited for no more. Else the frame's own place would be one
-    /// hole more, behind which all that comes keeps its room until the hold time is over, and nothing got out of that.
+    /// A frame found no room: what is overdue is given up, or what was waited for longest is waited for no more. Else the
+    /// frame's own place would be one hole more, behind which all that comes keeps its room until the hold time is over, and
+    /// nothing got out of that.
     fn no_buffer(&mut self) -> DropReason {
-        self.ingress.reorder.give_up_oldest();
+        if !self.give_up_overdue(Instant::FAR) {
+            self.ingress.reorder.give_up_oldest();
+        }
         DropReason::NoBuffer
     }
 
@@ -161,7 +161,7 @@ impl Session {
                     match released.item {
                         Item::Whole(frame) => frame,
                         Item::Partial(id) => {
-                            self.rescue(id);
+                            self.become_overdue(id, now);
                             continue;
                         }
                     }
@@ -187,38 +187,6 @@ impl Session {
         self.ingress.delivered.0 += 1;
         self.ingress.delivered.1 += bytes as u64 - VIRTIO_BYTES as u64;
         Some(bytes)
-    }
-
-    /// Saves the complete segments of a superframe that will not become whole.
-    fn rescue(&mut self, id: PartialId) {
-        let Ingress {
-            assembler,
-            frames,
-            rescued,
-            ..
-        } = &mut self.ingress;
-        let Some(partial) = assembler.take(id) else {
-            return;
-        };
-        let bytes = partial.frame.len();
-        self.scratch[..bytes].copy_from_slice(frames.bytes(&partial.frame));
-        frames.give(partial.frame);
-        let mut saved = 0_u32;
-        segment::rescue(
-            &self.scratch[..bytes],
-            &partial.coverage,
-            &mut self.rescue_buffer,
-            |segments| {
-                if rescued.len() < RESCUED_MAX
-                    && let Some(frame) = frames.store(segments)
-                {
-                    rescued.push_back(frame);
-                    saved += 1;
-                }
-            },
-        );
-        self.drops.count(DropReason::IncompleteFrame);
-        self.rescued_frames += u64::from(saved);
     }
 
     /// The same for sequences of a lane, whose ring has four windows.

@@ -12,9 +12,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::deliver::{Item, RESCUED_MAX};
+use super::deliver::Item;
 use super::epochs::NUMBER_GAP;
 use super::link::{Link, Opening};
+use super::overdue::{OVERDUE_MAX, RESCUED_MAX};
 use super::path::Origin;
 use super::{Session, sender_config};
 use crate::base::id::LANES;
@@ -24,7 +25,7 @@ use crate::link::owd::base_difference;
 use crate::link::receiver::low_micros;
 use crate::link::{History, Sender};
 use crate::reorder::{self, hold};
-use crate::stream::assembler::Assembler;
+use crate::stream::assembler::{Assembler, PartialId};
 use crate::wire::header::DataHeader;
 use crate::wire::message::{self, LinkOpen, Message};
 
@@ -41,6 +42,8 @@ pub struct Ingress {
     pub(super) assembler: Assembler,
     pub(super) reorder: reorder::Buffer<Item>,
     pub(super) rescued: VecDeque<Frame>,
+    /// Frames whose time was over, until when their missing parts may still come.
+    pub(super) overdue: VecDeque<(PartialId, Instant)>,
     /// Furthest group and sequences that came.
     newest_group: GroupId,
     pub(super) newest_seq: [u32; LANES],
@@ -60,6 +63,7 @@ impl Ingress {
             assembler: Assembler::new(),
             reorder: reorder::Buffer::new(reorder::WINDOW),
             rescued: VecDeque::with_capacity(RESCUED_MAX),
+            overdue: VecDeque::with_capacity(OVERDUE_MAX),
             newest_group: GroupId(0),
             newest_seq: [0; LANES],
             delivered: (0, 0),

@@ -24,6 +24,7 @@ mod judgement;
 pub mod limits;
 pub mod link;
 mod modes;
+mod overdue;
 pub mod overhead;
 pub mod path;
 mod patience;

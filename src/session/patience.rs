@@ -41,9 +41,7 @@ const KEPT_MAX_STALL: Duration = Duration::from_millis(100);
 /// Most that the window of a flow which probes may stand, for the same reason.
 const PROBED_MAX: Duration = Duration::from_millis(100);
 
-/// Share of a link's packets, lost together with their neighbours, from which on it loses in bursts.
-const BURSTS: f64 = 0.01;
-/// Part of the RTT that may stand then, and the most of it: what a repair of the second round takes, less what is detected
+/// Part of the RTT that may stand while links lose in bursts, and the most of it: what a repair of the second round takes, less what is detected
 /// early. With half of it, CUBIC over links that lose 2 % in bursts of 8 has 0.82 of their sum; with all of it, 0.88.
 const RTT_PART_BURSTS: f64 = 0.75;
 const BURSTS_MAX: Duration = Duration::from_millis(40);
@@ -119,7 +117,7 @@ impl Session {
     fn burst_pause(&self) -> Duration {
         let bursts = self.candidates.iter().any(|candidate| {
             let loss = self.links[candidate.link.index()].sender.loss();
-            loss.ratio * (loss.burst - 1.0) > BURSTS
+            loss.in_bursts()
         });
         if bursts {
             self.way_max().mul_f64(RTT_PART_BURSTS).min(BURSTS_MAX)

@@ -74,6 +74,7 @@ impl Session {
         self.drops
             .count_many(crate::base::DropReason::Expired, expired);
         self.ingress.decoder.expire(now - EXPIRY_MAX);
+        self.give_up_overdue(now);
         self.refresh_hold(now);
         self.refresh_protection(now);
     }

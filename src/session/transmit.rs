@@ -417,8 +417,11 @@ impl Session {
         let other = |link: &&Link| first.is_some_and(|first| first.wan != link.wan);
         let second = open().filter(other).min_by_key(key);
         let quiet = self.peer_interval * 2 + QUIET_EXTRA;
-        let troubled = first.is_some_and(|link| now.since(link.receiver.last_at()) > quiet)
-            || open().any(|link| !link.sender.flows());
+        // A burst of losses outlasts what a report can tell of, and what no report told of is never repaired.
+        let doubtful = |link: &Link| {
+            now.since(link.receiver.last_at()) > quiet || link.sender.loss().in_bursts()
+        };
+        let troubled = first.is_some_and(doubtful) || open().any(|link| !link.sender.flows());
         [first, second.filter(|_| troubled)].map(|link| link.map(|link| link.id))
     }
 }

@@ -2,27 +2,26 @@
 //!
 //! ```text
 //! insert ──► Started ──► More ... ──► Complete (the frame leaves the table)
-//!                 └── take (the wait is over: rescue what is whole) or discard
+//!                 └── set_overdue (the wait is over) ──► Overdue ... ──► take or discard
 //! ```
+//!
+//! Of an overdue frame its owner has handed out what was whole. What still comes belongs to it all the same: to the inner
+//! TCP a late segment is far better than none.
 //!
 //! A bounded table; when it is full a new frame is refused and the caller decides whose wait ends
 //! ([`Assembler::oldest`]). Fragments that overlap what is there, or disagree about the frame's length, are
 //! dropped: senders cut a frame once and repeat fragments only as they were.
 //!
-//! Invariants: an entry's coverage is sorted, without overlap, and never touches itself; a complete frame is
-//! never in the table.
+//! Invariant: a complete frame is never in the table, unless it is overdue.
 
 use std::ops::Range;
 
+use super::coverage::Coverage;
 use crate::base::{DropReason, FRAME_BYTES_MAX, Frame, FrameStore, Lane};
 
 /// Frames in the making at one time. Superframes of 16 KiB that wait for one hole make 4 MiB: more than any
 /// bandwidth-delay product this tunnel reorders over.
 pub const PARTIALS_MAX: usize = 256;
-
-/// Separate stretches of one frame. Losing every second of 45 fragments makes 23; more only come from hostile
-/// or absurdly small fragments, which are dropped then.
-pub const STRETCHES_MAX: usize = 64;
 
 /// Names an entry of the table until it completes, is taken or discarded; stale names find nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +40,8 @@ pub enum Progress {
     More(PartialId),
     /// The last one that was missing (or the only one); the frame is the caller's.
     Complete(Frame),
+    /// One of a frame that is waited for no more, perhaps the last.
+    Overdue(PartialId),
 }
 
 /// Table of partial frames.
@@ -57,17 +58,22 @@ pub struct Assembler {
     born: u64,
 }
 
-/// A frame taken out before it was complete.
+/// A frame that is not complete, or overdue.
 #[derive(Debug)]
-pub struct Partial {
-    /// Order lane.
-    pub lane: Lane,
-    /// Lane sequence.
-    pub seq: u32,
-    /// Bytes outside of the coverage are what the slot's last owner left. Must be given back.
-    pub frame: Frame,
+pub struct Partial<'a> {
+    /// Bytes outside of the coverage are what the slot's last owner left.
+    pub frame: &'a Frame,
     /// Which bytes arrived.
-    pub coverage: Coverage,
+    pub coverage: &'a Coverage,
+    /// What its owner noted ([`Assembler::set_begun`]).
+    pub begun: bool,
+}
+
+impl Partial<'_> {
+    /// Whether all of it arrived.
+    pub const fn is_complete(&self) -> bool {
+        self.coverage.bytes() == self.frame.len()
+    }
 }
 
 #[derive(Debug)]
@@ -75,6 +81,8 @@ struct Entry {
     born: u64,
     frame: Frame,
     coverage: Coverage,
+    overdue: bool,
+    begun: bool,
 }
 
 /// Key of a free place: no lane has this number.
@@ -131,6 +139,9 @@ impl Assembler {
         }
         entry.coverage.insert(range.clone())?;
         store.bytes_mut(&entry.frame)[range].copy_from_slice(bytes);
+        if entry.overdue {
+            return Ok(Progress::Overdue(self.id_of(index)));
+        }
         if entry.coverage.bytes() < frame_bytes {
             return Ok(Progress::More(self.id_of(index)));
         }
@@ -139,26 +150,40 @@ impl Assembler {
             .ok_or(DropReason::NoBuffer)
     }
 
-    /// Takes an unfinished frame out, to rescue what is whole. `None` when the name is stale.
-    pub fn take(&mut self, id: PartialId) -> Option<Partial> {
-        let index = self.index_of(id)?;
-        let key = self.keys[index];
-        let Entry {
-            frame, coverage, ..
-        } = self.remove(index)?;
-        let (lane, seq) = from_key(key);
+    /// Says that a frame is waited for no more; what still comes of it is [`Progress::Overdue`]. `false` when the name is
+    /// stale.
+    pub fn set_overdue(&mut self, id: PartialId) -> bool {
+        let entry = self.entry_mut(id);
+        entry.map(|entry| entry.overdue = true).is_some()
+    }
+
+    /// Notes that parts of an overdue frame have been handed out.
+    pub fn set_begun(&mut self, id: PartialId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.begun = true;
+        }
+    }
+
+    /// What there is of a frame. `None` when the name is stale.
+    pub fn partial(&self, id: PartialId) -> Option<Partial<'_>> {
+        let entry = self.entries[self.index_of(id)?].as_ref()?;
         Some(Partial {
-            lane,
-            seq,
-            frame,
-            coverage,
+            frame: &entry.frame,
+            coverage: &entry.coverage,
+            begun: entry.begun,
         })
+    }
+
+    /// Takes a frame out as it is; it must be given back to its store. `None` when the name is stale.
+    pub fn take(&mut self, id: PartialId) -> Option<Frame> {
+        let index = self.index_of(id)?;
+        self.remove(index).map(|entry| entry.frame)
     }
 
     /// Gives an unfinished frame up. `false` when the name is stale.
     pub fn discard(&mut self, store: &mut FrameStore, id: PartialId) -> bool {
-        let partial = self.take(id);
-        partial.map(|p| store.give(p.frame)).is_some()
+        let frame = self.take(id);
+        frame.map(|frame| store.give(frame)).is_some()
     }
 
     /// The frame that was started first, for a caller that needs a place in a full table.
@@ -208,6 +233,8 @@ impl Assembler {
             born: self.born,
             frame,
             coverage,
+            overdue: false,
+            begun: false,
         });
         self.keys[index] = key;
         self.last = index;
@@ -226,6 +253,11 @@ impl Assembler {
         self.keys[index] = NO_KEY;
         self.free.extend(u16::try_from(index));
         Some(entry)
+    }
+
+    fn entry_mut(&mut self, id: PartialId) -> Option<&mut Entry> {
+        let index = self.index_of(id)?;
+        self.entries[index].as_mut()
     }
 
     fn id_of(&self, index: usize) -> PartialId {
@@ -247,98 +279,10 @@ const fn key_of(lane: Lane, seq: u32) -> u64 {
     (lane.0 as u64) << 32 | seq as u64
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "taken apart as it was put together"
-)]
-const fn from_key(key: u64) -> (Lane, u32) {
-    (Lane((key >> 32) as u8), key as u32)
-}
-
-/// Which bytes of a frame have arrived: sorted stretches.
-#[derive(Clone, Debug)]
-pub struct Coverage {
-    stretches: [(u32, u32); STRETCHES_MAX],
-    count: usize,
-    bytes: usize,
-}
-
-impl Default for Coverage {
-    fn default() -> Self {
-        Self {
-            stretches: [(0, 0); STRETCHES_MAX],
-            count: 0,
-            bytes: 0,
-        }
-    }
-}
-
-impl Coverage {
-    /// Adds a stretch that must not overlap what is there.
-    ///
-    /// # Errors
-    /// [`DropReason::DuplicateFrame`] when all of it is there, [`DropReason::BadFrame`] when a part is,
-    /// [`DropReason::NoBuffer`] when there are too many stretches.
-    pub fn insert(&mut self, range: Range<usize>) -> Result<(), DropReason> {
-        let (Ok(start), Ok(end)) = (u32::try_from(range.start), u32::try_from(range.end)) else {
-            return Err(DropReason::BadFrame);
-        };
-        // The first stretch that does not end before the new one begins.
-        let held = &self.stretches[..self.count];
-        let at = held.partition_point(|s| s.1 < start);
-        let mut next = at;
-        if held.get(at).is_some_and(|s| s.1 == start) {
-            next += 1;
-        }
-        for &(from, to) in held[at..].iter().take(2) {
-            if from < end && start < to {
-                let inside = from <= start && end <= to;
-                return Err(if inside {
-                    DropReason::DuplicateFrame
-                } else {
-                    DropReason::BadFrame
-                });
-            }
-        }
-        let joins_before = next > at;
-        let joins_after = held.get(next).is_some_and(|s| s.0 == end);
-        match (joins_before, joins_after) {
-            (true, true) => {
-                self.stretches[at].1 = self.stretches[next].1;
-                self.stretches.copy_within(next + 1..self.count, next);
-                self.count -= 1;
-            }
-            (true, false) => self.stretches[at].1 = end,
-            (false, true) => self.stretches[next].0 = start,
-            (false, false) if self.count == STRETCHES_MAX => return Err(DropReason::NoBuffer),
-            (false, false) => {
-                self.stretches.copy_within(at..self.count, at + 1);
-                self.stretches[at] = (start, end);
-                self.count += 1;
-            }
-        }
-        self.bytes += range.len();
-        Ok(())
-    }
-
-    /// Bytes covered.
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The stretches, in order; neighbours do not touch.
-    pub fn stretches(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.stretches[..self.count]
-            .iter()
-            .map(|s| s.0 as usize..s.1 as usize)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::Rng;
-    use proptest::prelude::*;
 
     const LANE: Lane = Lane(3);
 
@@ -376,6 +320,7 @@ mod tests {
                     complete += 1;
                 }
                 Progress::Started(id) | Progress::More(id) => assert!(table.index_of(id).is_some()),
+                Progress::Overdue(id) => panic!("{id:?} is waited for"),
             }
         }
         assert_eq!((complete, table.len(), store.used()), (200, 0, 0));
@@ -423,48 +368,35 @@ mod tests {
         assert!(table.insert(&mut store, LANE, 256, 50, 0, &[1; 10]).is_ok());
         assert!(table.take(ids[0]).is_none());
         assert_eq!(table.oldest(), Some(ids[1]));
-        let partial = table.take(ids[7]).unwrap();
-        assert_eq!(
-            (partial.lane, partial.seq, partial.frame.len()),
-            (LANE, 7, 50)
-        );
-        assert!(partial.coverage.stretches().eq(std::iter::once(0..10)));
-        store.give(partial.frame);
+        let frame = table.take(ids[7]).unwrap();
+        assert_eq!(frame.len(), 50);
+        store.give(frame);
         assert_eq!((table.len(), store.used()), (255, 255));
     }
 
     #[test]
-    fn too_many_stretches_are_refused() {
-        let mut coverage = Coverage::default();
-        (0..STRETCHES_MAX).for_each(|i| coverage.insert(i * 10..i * 10 + 5).unwrap());
-        assert_eq!(coverage.insert(2_000..2_001), Err(DropReason::NoBuffer));
-        assert_eq!(coverage.insert(5..10), Ok(()));
-        assert_eq!(coverage.insert(2_000..2_001), Ok(()));
-    }
-
-    proptest! {
-        #[test]
-        fn coverage_equals_a_set_of_bytes(ranges in proptest::collection::vec((0..100_usize, 1..9_usize), 0..60)) {
-            let mut coverage = Coverage::default();
-            let mut model = [false; 110];
-            for (start, len) in ranges {
-                let there = model[start..start + len].iter().filter(|b| **b).count();
-                let outcome = coverage.insert(start..start + len);
-                match there {
-                    0 => { prop_assert_eq!(outcome, Ok(())); model[start..start + len].fill(true); }
-                    n if n == len => prop_assert_eq!(outcome, Err(DropReason::DuplicateFrame)),
-                    _ => prop_assert_eq!(outcome, Err(DropReason::BadFrame)),
-                }
-                let mut got = [false; 110];
-                let mut last = None;
-                for stretch in coverage.stretches() {
-                    prop_assert!(last.is_none_or(|l| l < stretch.start));
-                    last = Some(stretch.end);
-                    got[stretch].fill(true);
-                }
-                prop_assert_eq!(got, model);
-                prop_assert_eq!(coverage.bytes(), model.iter().filter(|b| **b).count());
-            }
-        }
+    fn an_overdue_frame_stays_until_it_is_taken() {
+        let (mut store, mut table) = (FrameStore::default(), Assembler::new());
+        let Ok(Progress::Started(id)) = table.insert(&mut store, LANE, 4, 30, 0, &[1; 10]) else {
+            panic!("nothing of it was there");
+        };
+        assert!(table.set_overdue(id));
+        let mut put = |offset| table.insert(&mut store, LANE, 4, 30, offset, &[2; 10]);
+        assert_eq!(put(20), Ok(Progress::Overdue(id)));
+        assert_eq!(put(0), Err(DropReason::DuplicateFrame));
+        let partial = table.partial(id).unwrap();
+        assert!(!partial.is_complete() && !partial.begun);
+        assert!(partial.coverage.stretches().eq([0..10, 20..30]));
+        table.set_begun(id);
+        let last = table.insert(&mut store, LANE, 4, 30, 10, &[3; 10]);
+        assert_eq!(last, Ok(Progress::Overdue(id)));
+        let partial = table.partial(id).unwrap();
+        assert!(partial.is_complete() && partial.begun);
+        let frame = table.take(id).unwrap();
+        let bytes = [[1; 10], [3; 10], [2; 10]].concat();
+        assert_eq!(store.bytes(&frame), bytes);
+        store.give(frame);
+        assert!(!table.set_overdue(id) && table.partial(id).is_none());
+        assert_eq!((table.len(), store.used()), (0, 0));
     }
 }

@@ -8,6 +8,7 @@
 pub mod assembler;
 mod bytes;
 pub mod checksum;
+pub mod coverage;
 pub mod cut;
 pub mod ecn;
 pub mod merge;

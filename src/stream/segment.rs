@@ -15,9 +15,9 @@
 
 use std::ops::Range;
 
-use super::assembler::Coverage;
 use super::bytes::{be16, be32, put16};
 use super::checksum::{complete_checksum, fold, pseudo_header, sum};
+use super::coverage::Coverage;
 use crate::wire::virtio::{GSO_ECN, GSO_NONE, GSO_UDP_L4, NEEDS_CSUM, VIRTIO_BYTES, VirtioHeader};
 
 /// Number of segments; 1 for everything that is no superframe this module can take apart.
@@ -44,22 +44,19 @@ pub fn extract(frame: &[u8], range: Range<usize>, out: &mut [u8]) -> Option<usiz
 }
 
 /// Gives every maximal run of complete segments of a frame with holes to `emit`, as frames of their own, built
-/// in `scratch` (at least as long as the frame). Returns the number of segments saved: 0 when the headers are
-/// not there or it is no superframe.
+/// in `scratch` (at least as long as the frame); of those segments only that have bytes `within`. Returns the number of
+/// segments saved, `None` when the headers are not there or it is no superframe.
 pub fn rescue(
     frame: &[u8],
     coverage: &Coverage,
+    within: &Range<usize>,
     scratch: &mut [u8],
     mut emit: impl FnMut(&[u8]),
-) -> usize {
+) -> Option<usize> {
     let mut stretches = coverage.stretches().peekable();
     // Nothing may be read before it is known to have arrived.
-    let Some(start) = stretches.peek().filter(|s| s.start == 0) else {
-        return 0;
-    };
-    let Some(layout) = Layout::of_prefix(frame, start.end) else {
-        return 0;
-    };
+    let start = stretches.peek().filter(|s| s.start == 0)?;
+    let layout = Layout::of_prefix(frame, start.end)?;
     let (mut saved, mut run) = (0, 0..0);
     let mut emit_run = |run: &Range<usize>| {
         let written = extract(frame, run.clone(), scratch);
@@ -71,9 +68,11 @@ pub fn rescue(
     for segment in 0..layout.segments() {
         let bytes = layout.frame_range(&(segment..segment + 1));
         while stretches.next_if(|s| s.end < bytes.end).is_some() {}
-        if stretches
-            .peek()
-            .is_some_and(|s| s.start <= bytes.start && bytes.end <= s.end)
+        let touched = bytes.start < within.end && within.start < bytes.end;
+        if touched
+            && stretches
+                .peek()
+                .is_some_and(|s| s.start <= bytes.start && bytes.end <= s.end)
         {
             run = if run.end == segment {
                 run.start..segment + 1
@@ -86,7 +85,7 @@ pub fn rescue(
         }
     }
     emit_run(&run);
-    saved
+    Some(saved)
 }
 
 /// Gives each segment of a superframe to `emit` as a finished packet, for a kernel without offloads. Returns
