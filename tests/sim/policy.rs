@@ -161,6 +161,33 @@ fn a_wan_whose_quota_is_used_up_is_the_last_resort_at_both_ends() {
 }
 
 #[test]
+fn a_wan_that_is_spent_or_off_carries_no_reports_on_the_others() {
+    for role in [WanRole::Spent, WanRole::Off] {
+        let plan = Plan::new(15, &LINKS_A);
+        let mut world = World::new(plan.clone());
+        settle(&mut world);
+        for side in [Side::Client, Side::Server] {
+            let _ = add_cbr(&mut world, side, 60, 1_400, 8);
+        }
+        let mut wans = plan.wans();
+        wans[0].role = role;
+        let now = world.now();
+        world
+            .client(0)
+            .reconfigure(plan.session.clone(), &wans, now);
+        world.run_for(ms(2_000));
+        for side in [Side::Client, Side::Server] {
+            // The quickest of the three: reports would take this way.
+            let [spared, ..] = carried(&mut world, side, ms(2_000));
+            println!("{role:?} {side:?}: {spared} bytes in two seconds");
+            assert!(spared < 20_000, "heartbeats only: {spared}");
+        }
+        finish(&mut world);
+        assert_eq!(world.lost_inside(), [0, 0]);
+    }
+}
+
+#[test]
 fn a_link_that_costs_more_than_it_gives_leaves_and_says_why() {
     let links = [
         "rate=100mbit delay=10ms queue=100ms",
