@@ -236,6 +236,12 @@ async fn serve(
         }
     };
     connections.close().await;
+    if stop == Stop::Signal
+        && !files.quotas.is_empty()
+        && let Some(snapshots) = workers.lines.snapshot().await
+    {
+        count(&snapshots, &config, files, &prepared.opened, &workers.lines);
+    }
     Ok(stop)
 }
 
