@@ -11,6 +11,7 @@
 //! ```text
 //! target = RTT / 4, within 5-20 ms                                 usually
 //!        = window before / rate left - RTT, and as much again      for some seconds after a WAN went away; at most 150 ms
+//!        = window before / rate left - RTT                         while WANs stall, or go over and over; at most 100 ms
 //!        >= the round trip that was found, at most 100 ms          while such a flow is there
 //!        >= 3/4 RTT, at most 40 ms                                 while links lose in bursts
 //! ```
@@ -36,8 +37,10 @@ const TARGET_MAX: Duration = Duration::from_millis(20);
 const KEEP: Duration = Duration::from_secs(15);
 /// Most that a kept window may stand: below the least retransmission timeout of TCP, 200 ms beyond the smooth round trip.
 const KEPT_MAX: Duration = Duration::from_millis(150);
-/// ... for a WAN that stalls.
+/// ... for a WAN that stalls, and where WANs go away over and over: there what waits longer for one is late each time.
 const KEPT_MAX_STALL: Duration = Duration::from_millis(100);
+/// What goes wrong with the links within this time of the first one's leaving is one event.
+const ONE_EVENT: Duration = Duration::from_secs(1);
 /// Most that the window of a flow which probes may stand, for the same reason.
 const PROBED_MAX: Duration = Duration::from_millis(100);
 
@@ -56,43 +59,64 @@ pub(super) enum Cause {
     Outage,
 }
 
-/// The inner flows' window as it was before a WAN went away.
+/// The inner flows' window as it was before a WAN went away: the largest of the last [`KEEP`] or somewhat less, because a
+/// window of long ago is none of links that go over and over.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patience {
-    /// Bytes that fitted the links.
-    window: u64,
+    /// Of this half of [`KEEP`] and of the last.
+    kept: [Kept; 2],
+    /// When this half began.
+    since: Instant,
     /// Why it is kept.
     cause: Cause,
-    /// Until when it is kept.
+    /// When a WAN went away last, and whether one did before within [`KEEP`].
+    left_at: Instant,
+    restless: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// Bytes that fitted the links.
+    window: u64,
+    /// Until when they are kept.
     until: Instant,
 }
 
 impl Patience {
     /// A WAN goes away: what flowed over all of them was `rate` for `rtt`, and stood here for up to the target.
     pub(super) fn on_leave(&mut self, rate: Rate, rtt: Duration, cause: Cause, now: Instant) {
-        let window = rate.bytes_in(rtt + usual_target(rtt));
-        let anew = now >= self.until;
-        // Of several WANs that go one after another the first one tells the window, as of one that stalls and then is gone.
-        if anew || window > self.window {
-            self.window = window;
-        }
-        if anew || cause == Cause::Outage {
+        let pause = now.since(self.left_at);
+        self.left_at = now;
+        self.restless = pause < KEEP && (self.restless || pause > ONE_EVENT);
+        if pause >= KEEP || cause == Cause::Outage {
             self.cause = cause;
         }
-        self.until = now + KEEP;
+        if now.since(self.since) >= KEEP / 2 {
+            self.kept = [Kept::default(), self.kept[0]];
+            self.since = now;
+        }
+        // Of several WANs that go one after another the first one tells the window, as of one that stalls and then is gone.
+        let window = rate.bytes_in(rtt + usual_target(rtt));
+        self.kept[0] = Kept {
+            window: self.kept[0].window.max(window),
+            until: now + KEEP,
+        };
     }
 
     /// CoDel's target while the links carry `rate` and the slowest way there and back takes `rtt`.
     fn target(&self, rate: Rate, rtt: Duration, now: Instant) -> Duration {
         let usual = usual_target(rtt);
-        if now >= self.until || rate == Rate::ZERO {
+        let live = self.kept.iter().filter(|kept| now < kept.until);
+        let window = live.map(|kept| kept.window).max().unwrap_or(0);
+        if window == 0 || rate == Rate::ZERO {
             return usual;
         }
-        let kept = rate.time_for(self.window).saturating_sub(rtt);
-        match self.cause {
-            Cause::Stall => kept.clamp(usual, KEPT_MAX_STALL),
+        let kept = rate.time_for(window).saturating_sub(rtt);
+        if self.restless || self.cause == Cause::Stall {
+            kept.clamp(usual, KEPT_MAX_STALL)
+        } else {
             // The window is an estimate, goes on growing, and must not be cut for either.
-            Cause::Outage => (usual + kept.saturating_sub(usual) * 2).min(KEPT_MAX),
+            (usual + kept.saturating_sub(usual) * 2).min(KEPT_MAX)
         }
     }
 }
@@ -174,5 +198,29 @@ mod tests {
         // It is back, or it is gone for long.
         assert_eq!(patience.target(ALL, RTT, left), RTT / RTT_PART);
         assert_eq!(patience.target(HALF, RTT, left + KEEP), RTT / RTT_PART);
+    }
+
+    #[test]
+    fn windows_of_wans_that_go_over_and_over_are_forgotten_one_by_one() {
+        let mut patience = Patience::default();
+        let at = |secs: u64| Instant::from_millis(100_000 + secs * 1_000);
+        patience.on_leave(ALL, RTT, Cause::Outage, at(0));
+        let target = |patience: &Patience, secs| patience.target(HALF, RTT, at(secs));
+        assert!(target(&patience, 0) > KEPT_MAX_STALL);
+        // It goes again: less patience, with the largest window.
+        patience.on_leave(HALF, RTT, Cause::Outage, at(4));
+        let kept = target(&patience, 4);
+        assert!(kept.as_millis().abs_diff(10 + 50) <= 1, "{kept:?}");
+        for secs in (8..40).step_by(4) {
+            patience.on_leave(HALF, RTT, Cause::Outage, at(secs));
+        }
+        assert_eq!(
+            target(&patience, 36),
+            RTT / RTT_PART,
+            "the first is forgotten"
+        );
+        // After a calm time the next one is an event of its own.
+        patience.on_leave(ALL, RTT, Cause::Outage, at(60));
+        assert!(target(&patience, 60) > KEPT_MAX_STALL);
     }
 }

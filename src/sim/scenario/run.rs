@@ -54,6 +54,8 @@ struct Sample {
     tcp: [u64; 3],
     symbols: SymbolCounts,
     suspicions: u64,
+    /// Frames that came, and those of them that came behind a later one.
+    arrived: [u64; 2],
     /// Frames that each flow sent in the judged direction, and segments that the sending end dropped knowingly.
     sent: Vec<u64>,
     dropped: u64,
@@ -205,9 +207,11 @@ impl<'a> Run<'a> {
                 })
                 .max_by(|a, b| a.abs().total_cmp(&b.abs()));
         }
+        let counts = self.world.counts(self.from);
         self.samples.push(Sample {
             at,
             tcp,
+            arrived: [counts.delivered, counts.out_of_order],
             symbols: stats.symbols,
             suspicions: stats.links.iter().map(|link| link.suspicions).sum(),
             sent: self
@@ -405,11 +409,8 @@ impl<'a> Run<'a> {
         }
         let suspicions = last.suspicions - first.suspicions;
         row.set(Figure::Suspicions, Some(number(suspicions)));
-        let counts = self.world.counts(self.from);
-        row.set(
-            Figure::Disorder,
-            share(counts.out_of_order, counts.delivered),
-        );
+        let arrived = |at: usize| last.arrived[at] - first.arrived[at];
+        row.set(Figure::Disorder, share(arrived(1), arrived(0)));
         self.set_lost(row);
     }
 
