@@ -208,6 +208,7 @@ pub struct Cbr {
     from: Side,
     bytes: usize,
     pace: Pace,
+    start: Instant,
     next: u64,
     /// Arrival time and one-way delay of each.
     arrivals: Vec<(Instant, Duration)>,
@@ -228,6 +229,7 @@ impl Cbr {
             from,
             bytes,
             pace: Pace::new(rate.time_for(bytes as u64), start, count),
+            start,
             next: 0,
             arrivals: Vec::new(),
         }
@@ -249,6 +251,16 @@ impl Cbr {
     /// Packets sent.
     pub const fn sent(&self) -> u64 {
         self.next
+    }
+
+    /// Packets sent in a span.
+    pub fn sent_in(&self, from: Instant, to: Instant) -> u64 {
+        let interval = self.pace.interval.as_nanos().max(1);
+        let before = |time: Instant| {
+            let count = time.since(self.start).as_nanos().div_ceil(interval);
+            u64::try_from(count).unwrap_or(u64::MAX).min(self.next)
+        };
+        before(to).saturating_sub(before(from))
     }
 
     /// Arrival time and one-way delay of each packet that came.
@@ -285,4 +297,29 @@ pub fn longest_gap(times: impl Iterator<Item = Instant>, from: Instant, to: Inst
         last = time;
     }
     gap.max(to.since(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_rate_knows_what_it_sent_in_a_span() {
+        let address = FlowAddress { client: 0, flow: 0 };
+        let (rate, start) = (Rate::from_mbps(8), Instant::from_millis(100));
+        // One packet of 1000 bytes each millisecond, fifty of them.
+        let mut cbr = Cbr::new(address, Side::Client, rate, 1_000, 50, start);
+        let mut frame = Vec::new();
+        for millis in 0..200 {
+            let now = Instant::from_millis(millis);
+            cbr.pace.handle_timeout(now);
+            while cbr.poll_frame(Side::Client, now, &mut frame) {}
+        }
+        let sent = |from, to| cbr.sent_in(Instant::from_millis(from), Instant::from_millis(to));
+        assert_eq!(sent(0, 100), 0);
+        assert_eq!(sent(0, 101), 1);
+        assert_eq!(sent(110, 120), 10);
+        assert_eq!(sent(140, 1_000), 10);
+        assert_eq!(sent(150, 1_000), 0);
+    }
 }

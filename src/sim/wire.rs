@@ -1,4 +1,4 @@
-//! The links of a world as cables: both directions, and the address that a NAT shows to the server.
+//! The links of a world as cables: both directions, what travels on them, and the address that a NAT shows to the server.
 
 use std::net::SocketAddr;
 
@@ -6,6 +6,7 @@ use super::impairment::{Impairment, Payload};
 use crate::base::{Instant, Rng};
 use crate::session::config::WIRE_OVERHEAD_BYTES;
 use crate::session::path::Origin;
+use crate::wire::virtio::VIRTIO_BYTES;
 
 /// The first port of a NAT's outside, and how many follow before it gives the next one to a worker.
 const FIRST_PORT: u16 = 40_000;
@@ -13,21 +14,36 @@ const WORKERS_MAX: u16 = 16;
 /// Datagrams that arrive together and have one length reach the endpoint in one buffer, as UDP GRO would do.
 const GRO_DATAGRAMS_MAX: usize = 32;
 
-/// A datagram on a link.
+/// What travels on a link.
 #[derive(Clone, Debug)]
-pub(super) struct Parcel {
-    pub(super) bytes: Vec<u8>,
-    /// The server's end: our port there and the client's address as the server sees it.
-    pub(super) origin: Origin,
+pub(super) enum Parcel {
+    /// A datagram of the tunnel.
+    Datagram {
+        bytes: Vec<u8>,
+        /// The server's end: our port there and the client's address as the server sees it.
+        origin: Origin,
+    },
+    /// A frame of foreign traffic: an IP packet that was never in the tunnel.
+    Foreign {
+        frame: Vec<u8>,
+        /// Its checksum says so, and its host throws it away.
+        damaged: bool,
+    },
 }
 
 impl Payload for Parcel {
     fn wire_bytes(&self) -> u32 {
-        self.bytes.wire_bytes() + WIRE_OVERHEAD_BYTES
+        match self {
+            Self::Datagram { bytes, .. } => bytes.wire_bytes() + WIRE_OVERHEAD_BYTES,
+            Self::Foreign { frame, .. } => frame[VIRTIO_BYTES..].len().try_into().unwrap_or(0),
+        }
     }
 
     fn corrupt(&mut self, rng: &mut Rng) {
-        self.bytes.corrupt(rng);
+        match self {
+            Self::Datagram { bytes, .. } => bytes.corrupt(rng),
+            Self::Foreign { damaged, .. } => *damaged = true,
+        }
     }
 
     fn duplicate(&self) -> Option<Self> {
@@ -58,14 +74,23 @@ impl Wire {
 }
 
 /// What reached the far end of a link by now. Neighbours of one length and origin share a buffer, the last of which
-/// may be shorter, as UDP GRO delivers them.
+/// may be shorter, as UDP GRO delivers them. `foreign` gets the frames of foreign traffic.
 pub(super) fn gather(
     direction: &mut Impairment<Parcel>,
     now: Instant,
     out: &mut Vec<(Vec<u8>, Origin)>,
+    foreign: &mut Vec<Vec<u8>>,
 ) {
     let (mut segment, mut count) = (0, 0);
-    while let Some(Parcel { bytes, origin }) = direction.poll(now) {
+    while let Some(parcel) = direction.poll(now) {
+        let (bytes, origin) = match parcel {
+            Parcel::Datagram { bytes, origin } => (bytes, origin),
+            Parcel::Foreign { damaged: true, .. } => continue,
+            Parcel::Foreign { frame, .. } => {
+                foreign.push(frame);
+                continue;
+            }
+        };
         if let Some((buffer, from)) = out.last_mut()
             && *from == origin
             && bytes.len() <= segment

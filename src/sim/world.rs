@@ -3,6 +3,7 @@
 //! ```text
 //!  flows ─► TUN ─► client ══ link 0 up/down ══ NAT ══► server ─► TUN ─► flows
 //!                        ══ link 1 up/down ══ NAT ══►
+//!           foreign traffic ═══╝ of the house, beside the tunnel, to hosts that know nothing of it
 //! ```
 //!
 //! Never reads a clock. The event loop is the driver's: after each `handle_*` all polls are drained, then time jumps
@@ -14,11 +15,13 @@
 //! was never sent.
 
 mod figures;
+mod foreign;
+mod trouble;
 mod workers;
 
 use std::time::Duration;
 
-use super::impairment::{Impairment, Spec};
+use super::impairment::Impairment;
 use super::ledger::{Counts, Ledger};
 use super::packet::{self, FlowAddress, Side};
 use super::plan::Plan;
@@ -28,6 +31,9 @@ use crate::base::{FRAME_BYTES_MAX, Instant, Rng};
 use crate::endpoint::{Client, Endpoint, Event, NoOthers, Server, Transmit};
 use crate::session::RUN_BYTES_MAX;
 use crate::session::path::Origin;
+use foreign::Foreign;
+
+pub use foreign::ForeignId;
 
 /// Turns of the event loop at one instant. More means that someone asks to be woken and then does nothing.
 const TURNS_MAX: u32 = 2_000;
@@ -63,6 +69,7 @@ pub struct World {
     servers: Vec<Server>,
     handed: workers::Handed,
     flows: Vec<Slot>,
+    foreign: Vec<Foreign>,
     events: Vec<(Instant, Side, Event)>,
     /// Turns at the present instant.
     turns: u32,
@@ -70,6 +77,7 @@ pub struct World {
     buffer: Vec<u8>,
     frame: Vec<u8>,
     arrived: Vec<(Vec<u8>, Origin)>,
+    arrived_foreign: Vec<Vec<u8>>,
 }
 
 impl World {
@@ -100,12 +108,14 @@ impl World {
             nodes,
             plan,
             flows: Vec::new(),
+            foreign: Vec::new(),
             events: Vec::new(),
             turns: 0,
             restarts: 0,
             buffer: vec![0; RUN_BYTES_MAX],
             frame: vec![0; FRAME_BYTES_MAX],
             arrived: Vec::new(),
+            arrived_foreign: Vec::new(),
         }
     }
 
@@ -181,45 +191,6 @@ impl World {
         &mut self.servers[0]
     }
 
-    /// Changes one or both directions of a link from now on.
-    ///
-    /// # Panics
-    /// If the words are not a specification.
-    pub fn change(&mut self, client: u8, link: usize, sides: &[Side], words: &str) {
-        let now = self.now;
-        let wire = &mut self.nodes[usize::from(client)].wires[link];
-        for side in sides {
-            let direction = match side {
-                Side::Client => &mut wire.up,
-                Side::Server => &mut wire.down,
-            };
-            let mut spec: Spec = direction.spec().clone();
-            spec.apply(words).expect("a test's words are right");
-            direction.set_spec(spec, now);
-        }
-    }
-
-    /// The NAT in front of a link's client forgets its mapping: the next datagram comes from another address.
-    pub fn rebind(&mut self, client: u8, link: usize) {
-        let wire = &mut self.nodes[usize::from(client)].wires[link];
-        wire.rebinds += 1;
-        let port = wire.origins[0].port;
-        wire.origins = workers::origins(&self.plan, client, port, wire.rebinds);
-    }
-
-    /// The server's program starts anew and knows nothing.
-    pub fn restart_server(&mut self) {
-        self.restarts += 1;
-        self.servers = workers::servers(&self.plan, self.restarts, self.now);
-    }
-
-    /// A client's program starts anew and knows nothing.
-    pub fn restart_client(&mut self, number: u8) {
-        self.restarts += 1;
-        let clients = workers::clients(&self.plan, number, self.restarts, self.now);
-        self.nodes[usize::from(number)].clients = clients;
-    }
-
     /// Runs for a time.
     pub fn run_for(&mut self, time: Duration) {
         self.run_until(self.now + time, |_| false);
@@ -266,7 +237,7 @@ impl World {
         for slot in &self.flows {
             next = next.min(slot.flow.poll_timeout());
         }
-        next
+        next.min(self.next_foreign())
     }
 
     /// Who asks to be woken, for a panic.
@@ -287,7 +258,7 @@ impl World {
         for slot in &self.flows {
             text += &format!(", flow {:?}", slot.flow.poll_timeout());
         }
-        text
+        text + &format!(", foreign {:?}", self.next_foreign())
     }
 
     /// Everything that happens at this instant, once.
@@ -313,6 +284,7 @@ impl World {
             }
             self.offer(at);
         }
+        self.offer_foreign();
         self.drain_server();
         for at in 0..self.nodes.len() {
             self.drain_client(at);
@@ -335,8 +307,11 @@ impl World {
     fn receive(&mut self, at: usize) {
         let now = self.now;
         let mut arrived = std::mem::take(&mut self.arrived);
+        let mut foreign = std::mem::take(&mut self.arrived_foreign);
         for link in 0..self.nodes[at].wires.len() {
-            gather(&mut self.nodes[at].wires[link].up, now, &mut arrived);
+            let wire = &mut self.nodes[at].wires[link];
+            gather(&mut wire.up, now, &mut arrived, &mut foreign);
+            self.receive_foreign(Side::Server, &mut foreign);
             for (mut bytes, origin) in arrived.drain(..) {
                 let worker = self.listener(origin);
                 let Self {
@@ -346,7 +321,9 @@ impl World {
                 self.take_over(Side::Server, at);
                 self.drain_frames(Side::Server, at);
             }
-            gather(&mut self.nodes[at].wires[link].down, now, &mut arrived);
+            let wire = &mut self.nodes[at].wires[link];
+            gather(&mut wire.down, now, &mut arrived, &mut foreign);
+            self.receive_foreign(Side::Client, &mut foreign);
             for (mut bytes, origin) in arrived.drain(..) {
                 let wire = &mut self.nodes[at].wires[link];
                 let known = wire
@@ -368,6 +345,7 @@ impl World {
             }
         }
         self.arrived = arrived;
+        self.arrived_foreign = foreign;
     }
 
     /// Frames that a flow's hosts want to send now; whether there were any.
@@ -428,7 +406,7 @@ impl World {
                     clients[worker].on_path_limit(session, link, room, now);
                     continue;
                 }
-                let parcel = Parcel {
+                let parcel = Parcel::Datagram {
                     bytes: datagram.to_vec(),
                     origin: wire.origins[worker],
                 };
@@ -467,7 +445,7 @@ impl World {
                     self.servers[worker].on_path_limit(session, link, room, now);
                     continue;
                 }
-                let parcel = Parcel {
+                let parcel = Parcel::Datagram {
                     bytes: datagram.to_vec(),
                     origin,
                 };

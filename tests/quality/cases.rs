@@ -1,5 +1,6 @@
 //! The scenarios and their targets. Names begin with the number of the target they measure.
 
+mod foreign;
 mod links;
 mod recorded;
 mod trouble;
@@ -29,6 +30,7 @@ pub struct Case {
 pub fn all() -> Vec<Case> {
     let mut cases = links::cases();
     cases.extend(trouble::cases());
+    cases.extend(foreign::cases());
     cases.extend(recorded::cases());
     cases
 }

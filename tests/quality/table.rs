@@ -10,7 +10,7 @@ use crate::cases::Case;
 pub const NAME: usize = 30;
 
 /// A column: figure, title, width, decimals, factor.
-const COLUMNS: [(Figure, &str, usize, usize, f64); 17] = [
+const COLUMNS: [(Figure, &str, usize, usize, f64); 21] = [
     (Figure::Efficiency, "E", 6, 3, 1.0),
     (Figure::Goodput, "Mbit/s", 6, 1, 1.0),
     (Figure::Gain, "gain", 5, 2, 1.0),
@@ -27,10 +27,15 @@ const COLUMNS: [(Figure, &str, usize, usize, f64); 17] = [
     (Figure::QueueP99, "q99", 5, 0, 1.0),
     (Figure::CapacityError, "C2s%", 5, 0, 100.0),
     (Figure::Fairness, "jain", 5, 3, 1.0),
+    (Figure::LeastShare, "least", 5, 2, 1.0),
     (Figure::Suspicions, "susp", 4, 0, 1.0),
+    (Figure::ForeignShare, "frgn", 5, 2, 1.0),
+    (Figure::ForeignLoss, "fls%", 5, 2, 100.0),
+    (Figure::Back, "back", 5, 3, 1.0),
 ];
 
-/// Titles. Times are ms; `+p50` and `+p99` are the rise of a ping beside the flow.
+/// Titles. Times are ms; `+p50` and `+p99` are the rise of a ping beside the flow, `frgn` is what foreign traffic had of its fair
+/// share, `fls%` what it lost, `back` is E once more after something is over.
 pub fn head() -> String {
     let mut text = format!("{:<NAME$}", "scenario");
     for (_, title, width, ..) in COLUMNS {
@@ -64,7 +69,7 @@ pub fn line(case: &Case, rows: &[Row], row: &Row, words: &str) -> String {
 pub fn story(row: &Row) -> String {
     let mut text = String::new();
     for (number, second) in row.story.iter().enumerate() {
-        let _ = writeln!(
+        let _ = write!(
             text,
             "  {number:2}s {:6.1} E {:.3} | {} | {} | {}",
             second.goodput,
@@ -73,6 +78,17 @@ pub fn story(row: &Row) -> String {
             second.session,
             second.tcp
         );
+        for (name, rates) in [
+            ("flows", &second.flows[..]),
+            ("foreign", &second.foreign[..]),
+        ] {
+            // One flow is the whole goodput, which stands in front.
+            if rates.len() > usize::from(name == "flows") {
+                let rates: Vec<String> = rates.iter().map(|rate| format!("{rate:.1}")).collect();
+                let _ = write!(text, " | {name} {}", rates.join(" "));
+            }
+        }
+        text.push('\n');
     }
     text
 }

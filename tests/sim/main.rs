@@ -5,6 +5,7 @@ mod classes;
 mod common;
 mod equal;
 mod failover;
+mod foreign;
 mod links;
 mod loss;
 mod modes;

@@ -2,6 +2,7 @@
 //!
 //! Never judges: a [`Row`] holds figures, whoever asked for them knows the bounds.
 
+mod foreign;
 mod row;
 mod run;
 
@@ -12,6 +13,7 @@ use super::plan::Plan;
 use super::traffic::TcpConfig;
 use crate::base::Rate;
 
+pub use foreign::{Foreign, ForeignKind};
 pub use row::{Figure, Row, Second};
 pub use run::run;
 
@@ -96,12 +98,16 @@ pub struct Scenario {
     pub flows: Vec<Inner>,
     /// Changes of links by time.
     pub changes: Vec<Change>,
+    /// What others send beside the tunnel.
+    pub foreign: Vec<Foreign>,
     /// When the flows stop.
     pub length: Duration,
     /// Where goodput, round trips, queues and overhead are taken.
     pub steady: Span,
     /// Where gaps, retransmissions and timeouts are counted.
     pub watched: Span,
+    /// Where goodput is taken once more, as after something is over.
+    pub back: Option<Span>,
 }
 
 impl Scenario {
@@ -115,9 +121,11 @@ impl Scenario {
             plan,
             flows: Vec::new(),
             changes: Vec::new(),
+            foreign: Vec::new(),
             length,
             steady: all,
             watched: all,
+            back: None,
         }
     }
 
@@ -140,11 +148,25 @@ impl Scenario {
         self
     }
 
-    /// Sets both spans.
+    /// Adds foreign traffic.
+    #[must_use]
+    pub fn foreign(mut self, foreign: Foreign) -> Self {
+        self.foreign.push(foreign);
+        self
+    }
+
+    /// Sets the spans that every scenario has.
     #[must_use]
     pub const fn judged(mut self, steady: Span, watched: Span) -> Self {
         self.steady = steady;
         self.watched = watched;
+        self
+    }
+
+    /// Sets the span where goodput is taken once more.
+    #[must_use]
+    pub const fn back(mut self, span: Span) -> Self {
+        self.back = Some(span);
         self
     }
 
@@ -158,7 +180,7 @@ impl Scenario {
             .map_or(Side::Client, Inner::from)
     }
 
-    /// The same with the fastest link alone and without changes: what the bundle must not fall behind.
+    /// The same with the fastest link alone, without changes and without others: what the bundle must not fall behind.
     #[must_use]
     pub fn alone(&self) -> Self {
         let rate = |at: &usize| {
@@ -170,6 +192,7 @@ impl Scenario {
         };
         let mut alone = self.clone();
         alone.changes.clear();
+        alone.foreign.clear();
         if let Some(best) = (0..self.plan.links.len()).rev().max_by_key(rate) {
             alone.plan.links = vec![self.plan.links[best].clone()];
             alone.plan.links[0].wan = 0;

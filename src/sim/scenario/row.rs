@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// Goodput as part of what full packets could make of the links' capacity in the steady span. A link that is dead in
-    /// the other direction alone counts.
+    /// the other direction alone counts; what is foreign traffic's in fairness does not.
     Efficiency,
     /// Goodput of all bulk flows in the steady span, Mbit/s.
     Goodput,
@@ -54,11 +54,21 @@ pub enum Figure {
     Suspicions,
     /// Goodput over that of another run, as of the fastest link alone; only who runs both knows it.
     Gain,
+    /// Goodput of the bulk flow that had least, as part of an equal share; of two flows and more.
+    LeastShare,
+    /// Efficiency in the scenario's last span.
+    Back,
+    /// What foreign traffic had of its links in the steady span, headers included, Mbit/s.
+    Foreign,
+    /// The same as part of what is its own in fairness: half of the link for who is greedy, its rate for who has one.
+    ForeignShare,
+    /// Packets of foreign traffic with a constant rate that were lost, as part of those sent in the watched span.
+    ForeignLoss,
 }
 
 impl Figure {
     /// All of them, in the order of a row.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Efficiency,
         Self::Goodput,
         Self::RttP50,
@@ -84,6 +94,11 @@ impl Figure {
         Self::Disorder,
         Self::Suspicions,
         Self::Gain,
+        Self::LeastShare,
+        Self::Back,
+        Self::Foreign,
+        Self::ForeignShare,
+        Self::ForeignLoss,
     ];
 
     /// Its name in tables and in JSON.
@@ -114,6 +129,11 @@ impl Figure {
             Self::Disorder => "disorder",
             Self::Suspicions => "suspect",
             Self::Gain => "gain",
+            Self::LeastShare => "least",
+            Self::Back => "back",
+            Self::Foreign => "fmbps",
+            Self::ForeignShare => "fshare",
+            Self::ForeignLoss => "floss",
         }
     }
 }
@@ -168,6 +188,10 @@ pub struct Second {
     pub links: Vec<String>,
     /// The judged session: bytes in its queue, hold time of its peer, load, repair symbols of a group.
     pub session: String,
+    /// Goodput of each bulk flow, Mbit/s.
+    pub flows: Vec<f64>,
+    /// What each foreign flow had, as [`Figure::Foreign`].
+    pub foreign: Vec<f64>,
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ impl World {
         )
     }
 
-    /// Datagrams and bytes that a link's directions carried up to now: towards the server, towards the client.
+    /// Packets and bytes that a link's directions took up to now, foreign traffic among them: towards the server, towards
+    /// the client.
     pub fn carried(&self, client: u8, link: usize) -> [(u64, u64); 2] {
         let wire = &self.nodes[usize::from(client)].wires[link];
         [&wire.up, &wire.down].map(|direction| {
@@ -55,7 +56,7 @@ impl World {
         })
     }
 
-    /// Datagrams that a link's directions lost on the wire: towards the server, towards the client.
+    /// Packets that a link's directions lost, foreign traffic among them: towards the server, towards the client.
     pub fn lost(&self, client: u8, link: usize) -> [u64; 2] {
         let wire = &self.nodes[usize::from(client)].wires[link];
         [&wire.up, &wire.down].map(|direction| {

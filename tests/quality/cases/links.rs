@@ -4,6 +4,7 @@ use chainlightning::base::Rate;
 use chainlightning::sim::packet::Side;
 use chainlightning::sim::plan::Plan;
 use chainlightning::sim::scenario::{BOTH, Figure, Inner, Scenario, Span};
+use chainlightning::sim::traffic::CongestionControl;
 
 use super::{ANY_SEED, BULKS, Bulk, Case, LINKS_A, ms, with};
 use crate::check::{least, most};
@@ -13,6 +14,7 @@ pub fn cases() -> Vec<Case> {
     cases.extend(BULKS.map(far_apart));
     cases.extend(BULKS.map(both_ways));
     cases.extend(BULKS.map(many_flows));
+    cases.extend(BOTH.map(mixed));
     cases.extend(BOTH.map(estimates));
     for pair in BULKS.chunks_exact(2) {
         cases.extend(ladder(pair));
@@ -75,6 +77,23 @@ fn many_flows(bulk: Bulk) -> Case {
         most(Figure::RiseP99, 10.0),
     ];
     bulk.case("T17 3 bulk 20 sparse", scenario, &checks)
+}
+
+/// T17: two CUBIC flows and a BBR flow share the bundle: none starves.
+fn mixed(from: Side) -> Case {
+    let [cubic, bbr] =
+        [CongestionControl::Cubic, CongestionControl::Bbr].map(|kind| Bulk(from, kind));
+    let scenario = cubic
+        .over(&with(&LINKS_A, ""), 30, 10)
+        .flow(cubic.flow())
+        .flow(bbr.flow());
+    let checks = [
+        least(Figure::Efficiency, 0.90),
+        least(Figure::LeastShare, 0.20),
+    ];
+    let mut case = cubic.case("T17 mixed", scenario, &checks);
+    case.name += " cubic bbr";
+    case
 }
 
 /// T19: more than the links carry, from the first moment: what is believed of them after 2 s.
