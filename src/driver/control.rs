@@ -11,12 +11,12 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
+use super::command::{Behaviour, Snapshot};
 use super::control_socket::{Connections, ControlSocket};
 use super::quota::Quotas;
 use super::report::Reporter;
 use super::setup::{Parts, Prepared};
 use super::start::{self, Lines, Workers};
-use super::worker::{Behaviour, Snapshot};
 use super::{RunError, convert};
 use crate::base::WanId;
 use crate::config::{self, Config};
@@ -236,6 +236,12 @@ async fn serve(
         }
     };
     connections.close().await;
+    if stop == Stop::Signal
+        && !files.quotas.is_empty()
+        && let Some(snapshots) = workers.lines.snapshot().await
+    {
+        count(&snapshots, &config, files, &prepared.opened, &workers.lines);
+    }
     Ok(stop)
 }
 

@@ -14,15 +14,18 @@
 //! for it, or for another one.
 #![forbid(unsafe_code)]
 
+mod command;
 mod control;
 mod control_socket;
 mod convert;
 mod figures;
+mod intake;
 mod landing;
 mod log_limit;
 mod mailbox;
 mod quota;
 mod report;
+mod role;
 mod setup;
 mod sockets;
 mod start;

@@ -1,17 +1,21 @@
 //! What each WAN of a client has carried in its month, kept across restarts in one small file.
 //!
-//! Fed with the counters of the links once a second, by the control thread. The file is replaced as a whole, at most
-//! once a minute and at the end, so a killed daemon forgets a minute at most. When the file cannot be read or written,
+//! Fed with the counters of the links once a second and at the end, by the control thread. The file is replaced as a
+//! whole: once a minute, when a quota is used up or begins anew, and at the end. So a killed daemon, or a host that
+//! loses power, forgets a minute at most, and never that a quota is used up. When the file cannot be read or written,
 //! counting goes on in memory, and a line in the log says so.
 //!
 //! ```text
-//! {"schema":1,"wans":{"lte":{"month":"2026-11","bytes":123456789}}}
+//! {"schema":1,"wans":{"lte":{"month":"2026-11-15","bytes":123456789}}}
 //! ```
+//!
+//! Months end forwards only: a clock that is behind, as that of a router without a battery is after each start, ends
+//! none.
 //!
 //! Never does: switching a WAN. It says which quotas are used up; the sessions are told like any change of a role.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,7 +42,7 @@ struct File {
 /// What a WAN carried in a month.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Count {
-    /// The month in which counting began, as `2026-11`.
+    /// The day on which the month began, as `2026-11-15`: later days compare as greater.
     month: String,
     bytes: u64,
 }
@@ -61,6 +65,8 @@ pub struct Quotas {
     /// The links' counters at the last look, by the numbers of their session and of the link.
     before: BTreeMap<(u8, u8), u64>,
     spent: Vec<String>,
+    /// The file was looked at, which is done when there is a first quota.
+    read: bool,
     written_at: Duration,
     /// A fault of the file was told.
     told: bool,
@@ -75,17 +81,11 @@ impl Quotas {
             counts: BTreeMap::new(),
             before: BTreeMap::new(),
             spent: Vec::new(),
+            read: false,
             written_at: now,
             told: false,
         };
         quotas.reconfigure(config, now);
-        if !quotas.quotas.is_empty() {
-            match read(&quotas.path) {
-                Ok(counts) => quotas.counts = counts,
-                Err(error) => quotas.tell("cannot be read", &error),
-            }
-        }
-        quotas.settle(now);
         quotas
     }
 
@@ -95,11 +95,27 @@ impl Quotas {
         self.quotas = wans
             .filter_map(|wan| Some((wan.name.clone(), wan.quota?)))
             .collect();
+        self.take_file();
         self.settle(now);
     }
 
-    /// Takes the links' counters: numbers of the session and of the link, name of the WAN, bytes since their session began. Whether another set of
-    /// quotas is used up than before.
+    /// Whether there is nothing to count.
+    pub fn is_empty(&self) -> bool {
+        self.quotas.is_empty()
+    }
+
+    fn take_file(&mut self) {
+        if self.is_empty() || std::mem::replace(&mut self.read, true) {
+            return;
+        }
+        match read(&self.path) {
+            Ok(counts) => self.counts = counts,
+            Err(error) => self.tell("cannot be read", &error),
+        }
+    }
+
+    /// Takes the links' counters: numbers of the session and of the link, name of the WAN, bytes since their session
+    /// began. Whether another set of quotas is used up than before.
     pub fn sample<'a>(
         &mut self,
         links: impl Iterator<Item = ((u8, u8), &'a str, u64)>,
@@ -114,7 +130,7 @@ impl Quotas {
             }
         }
         let changed = self.settle(now);
-        if now.abs_diff(self.written_at) >= WRITE_INTERVAL {
+        if changed || now.abs_diff(self.written_at) >= WRITE_INTERVAL {
             self.write(now);
         }
         changed
@@ -124,11 +140,11 @@ impl Quotas {
     fn settle(&mut self, now: Duration) -> bool {
         let mut spent = Vec::new();
         for (name, quota) in &self.quotas {
-            let month = month_of(now, quota.reset_day);
+            let month = month_began(now, quota.reset_day);
             let count = self.counts.entry(name.clone()).or_default();
             if count.month.is_empty() {
                 count.month = month;
-            } else if count.month != month {
+            } else if count.month < month {
                 *count = Count { month, bytes: 0 };
             }
             if count.bytes >= quota.bytes {
@@ -158,7 +174,7 @@ impl Quotas {
     /// Writes the file, if there is anything to count.
     pub fn write(&mut self, now: Duration) {
         self.written_at = now;
-        if self.quotas.is_empty() {
+        if self.is_empty() {
             return;
         }
         let file = File {
@@ -196,25 +212,27 @@ fn read(path: &Path) -> std::io::Result<BTreeMap<String, Count>> {
     Ok(file.wans)
 }
 
-/// Puts a whole new file in the place of the old one.
+/// Puts a whole new file in the place of the old one; whenever the power fails, there is one of them.
 fn replace(path: &Path, file: &File) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let beside = path.with_extension("new");
-    std::fs::write(&beside, serde_json::to_string(file)?)?;
+    let mut new = std::fs::File::create(&beside)?;
+    new.write_all(serde_json::to_string(file)?.as_bytes())?;
+    new.sync_data()?;
     std::fs::rename(&beside, path)
 }
 
-/// The month that a moment belongs to when months begin on `reset_day`, as `2026-11`; UTC.
-fn month_of(now: Duration, reset_day: u8) -> String {
+/// The day on which the month of a moment began when months begin on `reset_day`, as `2026-11-15`; UTC.
+fn month_began(now: Duration, reset_day: u8) -> String {
     let (year, month, day) = civil(now.as_secs() / 86_400);
     let (year, month) = match (day >= u64::from(reset_day), month) {
         (true, _) => (year, month),
         (false, 1) => (year - 1, 12),
         (false, _) => (year, month - 1),
     };
-    format!("{year:04}-{month:02}")
+    format!("{year:04}-{month:02}-{reset_day:02}")
 }
 
 /// Year, month and day of a day since 1970, in the Gregorian calendar. Years begin in March, so that the day that
@@ -249,6 +267,7 @@ mod tests {
             counts: BTreeMap::new(),
             before: BTreeMap::new(),
             spent: Vec::new(),
+            read: true,
             written_at: Duration::ZERO,
             told: false,
         }
@@ -284,10 +303,34 @@ mod tests {
 
     #[test]
     fn a_month_begins_on_its_day() {
-        let on = |days: u64, reset| month_of(Duration::from_secs(days * DAY), reset);
-        assert_eq!(on(20_780, 23), "2026-11");
-        assert_eq!(on(20_780, 24), "2026-10");
-        assert_eq!(on(0, 2), "1969-12");
+        let on = |days: u64, reset| month_began(Duration::from_secs(days * DAY), reset);
+        assert_eq!(on(20_780, 23), "2026-11-23");
+        assert_eq!(on(20_780, 24), "2026-10-24");
+        assert_eq!(on(0, 2), "1969-12-02");
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_forgets_nothing() {
+        let mut quotas = quotas(nowhere(), 1_000);
+        let day = |days| Duration::from_secs(days * DAY);
+        assert!(quotas.sample([((0, 0), "lte", 1_000)].into_iter(), day(20_780)));
+        // The host starts again in 1970, and is told the time later, in the same month.
+        for now in [day(0), day(20_700), day(20_781)] {
+            assert!(!quotas.sample([((0, 0), "lte", 1_000)].into_iter(), now));
+            assert!(quotas.is_spent("lte"), "{now:?}");
+        }
+        assert!(quotas.sample([((0, 0), "lte", 1_000)].into_iter(), day(20_802)));
+    }
+
+    #[test]
+    fn another_day_of_the_month_ends_the_running_one_when_it_comes() {
+        let mut quotas = quotas(nowhere(), 1_000);
+        let day = |days| Duration::from_secs(days * DAY);
+        // 2026-11-23, in the month from 15 on.
+        assert!(quotas.sample([((0, 0), "lte", 1_000)].into_iter(), day(20_780)));
+        quotas.quotas.get_mut("lte").unwrap().reset_day = 25;
+        assert!(!quotas.sample([((0, 0), "lte", 1_000)].into_iter(), day(20_781)));
+        assert!(quotas.sample([((0, 0), "lte", 1_000)].into_iter(), day(20_782)));
     }
 
     #[test]
@@ -328,9 +371,21 @@ mod tests {
         first.write(now);
         let counts = read(&path).unwrap();
         assert_eq!(counts, first.counts);
-        let mut second = quotas(path.clone(), 1_000);
-        second.counts = counts;
+        // The first quota may come with a reload.
+        let mut second = Quotas {
+            read: false,
+            written_at: now,
+            ..quotas(path.clone(), 1_000)
+        };
+        let quota = std::mem::take(&mut second.quotas);
+        second.take_file();
+        assert!(second.counts.is_empty());
+        second.quotas = quota;
+        second.take_file();
+        assert_eq!(second.counts, counts);
         assert!(second.sample([((0, 0), "lte", 500)].into_iter(), now));
+        // That a quota is used up is there at once, for a daemon that is killed in the next moment.
+        assert!(read(&path).unwrap()["lte"].bytes >= 1_000);
         for bad in ["", "{}", "{\"schema\":9,\"wans\":{}}"] {
             std::fs::write(&path, bad).unwrap();
             assert!(read(&path).is_err(), "{bad}");

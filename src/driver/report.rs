@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::command::Snapshot;
 use super::figures::{cause, drops, fill_fec, percentiles, reorder, residence, state};
 use super::quota::Usage;
 use super::setup::Prepared;
 use super::sockets::Ends;
-use super::worker::Snapshot;
 use crate::base::{DropCounters, Instant, LinkId};
 use crate::config::Config;
 use crate::endpoint::stats::PeerStats;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::command::{Behaviour, Command, Snapshot};
 use super::landing::Landing;
 use super::mailbox::{self, Bell, Mailbox};
+use super::role::Role as WorkerRole;
 use super::setup::{Parts, Prepared};
 use super::sockets::Sockets;
-use super::worker::{Behaviour, Command, Role as WorkerRole, Snapshot, Worker};
+use super::worker::Worker;
 use super::{RunError, convert};
 use crate::base::Instant;
 use crate::config::Config;

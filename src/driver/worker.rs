@@ -11,145 +11,49 @@
 //!
 //! Never blocks but in the turn; never allocates per packet. Commands come from the control thread and are few.
 
+mod events;
+
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::landing::{Landing, LandingStats};
-use super::log_limit::LogLimit;
+use super::command::{Command, Snapshot};
+use super::intake::Intake;
+use super::landing::Landing;
 use super::mailbox::{Mailbox, Parcel};
-use super::sockets::{Ends, Sockets};
+use super::role::Role;
+use super::sockets::Sockets;
 use crate::base::{DropReason, Instant};
-use crate::endpoint::{
-    AllowedAddresses, Client, Endpoint, EndpointStats, Event, Server, SessionId,
-};
 use crate::session::RUN_BYTES_MAX;
-use crate::session::config::{SessionConfig, WanConfig};
-use crate::session::path::Origin;
-use crate::sys::datapath::Stats;
-use crate::sys::{Clock, Datapath, DatapathError, Handler};
+use crate::sys::{Clock, Datapath, DatapathError};
+use events::Lines;
 
 /// Longest wait in one turn: bounds what a missed wake-up could cost.
 const TURN_MAX: Duration = Duration::from_millis(500);
 /// Farewells are given this long to leave when the daemon stops.
 const FAREWELL: Duration = Duration::from_millis(100);
-/// Datagrams taken from one listener in one go; the rest waits for the next turn.
-const LISTENER_BATCH: usize = 64;
 /// Reads of one turn, and their bytes, that are single packets: they are on their way before anything else is done.
 /// Beyond, doing it twice in a turn costs more than what it saves is worth.
 const SINGLE_READS: u64 = 2;
 const SINGLE_BYTES: u64 = 2 * 1_514;
-/// Parcels of other workers taken in one go, for the same reason.
+/// Parcels of other workers taken in one go; the rest waits for the next turn.
 const PARCEL_BATCH: usize = 256;
 /// Send slots left for the other direction, so that neither can starve the other.
 const SLOTS_RESERVED: usize = 8;
 /// Slots that frames may take before the other direction has its turn: as many as there are trains.
 const FRAMES_ROUND: usize = 16;
 
-/// What a reload may change.
-#[derive(Clone, Debug)]
-pub struct Behaviour {
-    /// Of the sessions.
-    pub session: SessionConfig,
-    /// The client's WANs in use.
-    pub wans: Vec<WanConfig>,
-    /// The server's peers: inner addresses, in configuration order.
-    pub allowed: Vec<AllowedAddresses>,
-}
-
-/// What the control thread asks of the data thread.
-pub enum Command {
-    /// Say farewell and end.
-    Stop,
-    /// Use this behaviour from now on.
-    Reconfigure(Box<Behaviour>),
-    /// Tell everything.
-    Snapshot(oneshot::Sender<Snapshot>),
-}
-
-/// Everything the data thread knows about itself.
-pub struct Snapshot {
-    /// The endpoint.
-    pub endpoint: EndpointStats,
-    /// The datapath's counters.
-    pub datapath: Stats,
-    /// Tier in use.
-    pub tier: &'static str,
-    /// Why this tier.
-    pub description: String,
-    /// When it was taken.
-    pub at: Instant,
-    /// Frames merged and taken apart on their way to the TUN.
-    pub landing: LandingStats,
-    /// Both ends of the links, by session and link.
-    pub ends: Vec<((SessionId, crate::base::LinkId), Ends)>,
-    /// Frames and datagrams handed over to other workers.
-    pub handed_over: u64,
-}
-
-/// Either role; the driver's only branch.
-#[derive(Debug)]
-pub enum Role {
-    /// A client.
-    Client(Box<Client>),
-    /// A server.
-    Server(Box<Server>),
-}
-
-impl Role {
-    fn endpoint(&mut self) -> &mut dyn Endpoint {
-        match self {
-            Self::Client(client) => client.as_mut(),
-            Self::Server(server) => server.as_mut(),
-        }
-    }
-
-    fn endpoint_ref(&self) -> &dyn Endpoint {
-        match self {
-            Self::Client(client) => client.as_ref(),
-            Self::Server(server) => server.as_ref(),
-        }
-    }
-
-    fn peer_name(&self, session: SessionId) -> &str {
-        match self {
-            Self::Client(_) => "server",
-            Self::Server(server) => server.peer_name(session.peer),
-        }
-    }
-
-    fn reconfigure(&mut self, new: Behaviour, now: Instant) {
-        match self {
-            Self::Client(client) => client.reconfigure(new.session, &new.wans, now),
-            Self::Server(server) => server.reconfigure(&new.session, new.allowed),
-        }
-    }
-}
-
 /// The data thread's state.
 pub struct Worker {
-    pub(super) role: Role,
-    pub(super) datapath: Datapath,
-    pub(super) sockets: Sockets,
-    pub(super) clock: Clock,
-    pub(super) commands: Receiver<Command>,
+    role: Role,
+    datapath: Datapath,
+    sockets: Sockets,
+    clock: Clock,
+    commands: Receiver<Command>,
     landing: Landing,
     mailbox: Mailbox,
     lines: Lines,
     /// The last turn brought single packets.
     hurried: bool,
-}
-
-/// Limits of the log lines that others can cause.
-#[derive(Debug)]
-struct Lines {
-    keys: LogLimit,
-    ended: LogLimit,
-    address: LogLimit,
-    socket: LogLimit,
-    state: LogLimit,
-    size: LogLimit,
 }
 
 impl Worker {
@@ -171,14 +75,7 @@ impl Worker {
             commands,
             landing,
             mailbox,
-            lines: Lines {
-                keys: LogLimit::new(),
-                ended: LogLimit::new(),
-                address: LogLimit::new(),
-                socket: LogLimit::new(),
-                state: LogLimit::new(),
-                size: LogLimit::new(),
-            },
+            lines: Lines::new(),
             hurried: false,
         }
     }
@@ -388,80 +285,6 @@ impl Worker {
         }
     }
 
-    fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = self.role.endpoint().poll_event() {
-            self.handle_event(event, now);
-        }
-    }
-
-    fn handle_event(&mut self, event: Event, now: Instant) {
-        let Self {
-            role,
-            sockets,
-            datapath,
-            lines,
-            ..
-        } = self;
-        match event {
-            Event::Established { session, fresh } => {
-                if let Some(suppressed) = lines.keys.allow(now) {
-                    tracing::info!(
-                        peer = role.peer_name(session),
-                        session = session.number,
-                        fresh,
-                        suppressed,
-                        "keys agreed on"
-                    );
-                }
-            }
-            Event::SegmentChanged {
-                session,
-                link,
-                bytes,
-                shrunk,
-            } => {
-                let name = role.peer_name(session);
-                tracing::debug!(peer = name, %link, bytes, "length of datagrams");
-                if shrunk && let Some(suppressed) = lines.size.allow(now) {
-                    tracing::warn!(peer = name, %link, bytes, suppressed, "the path takes shorter datagrams only");
-                }
-                sockets.set_segment(session, link, bytes, datapath);
-            }
-            Event::Lost { session } => {
-                if let Some(suppressed) = lines.ended.allow(now) {
-                    let (peer, number) = (role.peer_name(session), session.number);
-                    tracing::info!(peer, session = number, suppressed, "session ended");
-                }
-                sockets.forget(session, datapath);
-            }
-            Event::PathChanged {
-                session,
-                link,
-                origin,
-            } => {
-                let address = origin.address;
-                if let Some(suppressed) = lines.address.allow(now) {
-                    tracing::info!(peer = role.peer_name(session), session = session.number, %link, %address, suppressed, "link has an address");
-                }
-                if let Err(error) = sockets.connect(session, link, origin, datapath)
-                    && let Some(suppressed) = lines.socket.allow(now)
-                {
-                    tracing::warn!(%link, %error, suppressed, "link keeps the shared socket");
-                }
-            }
-            Event::LinkState {
-                session,
-                link,
-                state,
-            } => {
-                if let Some(suppressed) = lines.state.allow(now) {
-                    let (state, at_ms) = (state.name(), now.as_micros() / 1000);
-                    tracing::info!(peer = role.peer_name(session), session = session.number, %link, state, at_ms, suppressed, "link state");
-                }
-            }
-        }
-    }
-
     fn say_farewell(&mut self) -> Result<(), DatapathError> {
         let until = self.clock.now() + FAREWELL;
         self.role.endpoint().close(self.clock.now());
@@ -471,66 +294,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// Hands what the kernel delivers to the endpoint.
-struct Intake<'a> {
-    endpoint: &'a mut dyn Endpoint,
-    sockets: &'a mut Sockets,
-    landing: &'a mut Landing,
-    clock: &'a Clock,
-    mailbox: &'a mut Mailbox,
-}
-
-impl Handler for Intake<'_> {
-    fn on_frame(&mut self, frame: &mut [u8]) {
-        let now = self.clock.now();
-        self.endpoint.handle_frame(frame, now, self.mailbox);
-    }
-
-    fn on_datagrams(&mut self, key: u32, bytes: &mut [u8]) {
-        let origin = self.sockets.origin_of(key);
-        self.endpoint
-            .handle_datagrams(origin, bytes, self.clock.now(), self.mailbox);
-    }
-
-    fn on_readable(&mut self, key: u32) {
-        for _ in 0..LISTENER_BATCH {
-            let Some((bytes, origin)): Option<(&mut [u8], Origin)> = self.sockets.receive(key)
-            else {
-                return;
-            };
-            let now = self.clock.now();
-            self.endpoint
-                .handle_datagrams(Some(origin), bytes, now, self.mailbox);
-        }
-    }
-
-    fn on_send_error(&mut self, key: u32, errno: i32, bytes: usize) {
-        tracing::debug!(key, errno, bytes, "send refused");
-        let Some((session, link)) = self.sockets.link_of(key) else {
-            return self.endpoint.count_drop(DropReason::SendFailed, 1);
-        };
-        if Sockets::is_link_down(errno) {
-            // The session counts it.
-            return self.endpoint.on_send_error(session, link, self.clock.now());
-        }
-        self.endpoint.count_drop(DropReason::SendFailed, 1);
-        if Sockets::is_too_long(errno)
-            && let Some(bytes) = self.sockets.path_limit(session, link)
-        {
-            self.endpoint
-                .on_path_limit(session, link, bytes, self.clock.now());
-        }
-    }
-
-    fn on_tun_error(&mut self, errno: i32, frame: &[u8]) {
-        tracing::debug!(errno, "frame refused by the TUN");
-        if errno == libc::EINVAL && self.landing.refused(frame) {
-            return;
-        }
-        self.endpoint.count_drop(DropReason::TunWriteFailed, 1);
-    }
-
-    fn on_wake(&mut self) {}
 }

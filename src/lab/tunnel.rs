@@ -283,6 +283,11 @@ impl Tunnel {
         self.directory.join(format!("{}.toml", client_name(index)))
     }
 
+    /// The folder of what client `index` keeps when it ends.
+    pub fn client_state_folder(&self, index: usize) -> PathBuf {
+        self.directory.join(format!("{}.state", client_name(index)))
+    }
+
     /// All logs, one after another.
     pub fn logs(&self) -> String {
         let running = self.clients.iter().chain([&self.server]).flatten();

@@ -170,6 +170,16 @@ impl Session {
         })
     }
 
+    /// How much a link is to be spared reports on the others, the least first: where a quota is used up every byte costs,
+    /// and what is switched off carries heartbeats.
+    pub(super) fn sparing(&self, link: &Link) -> u8 {
+        match self.wans[link.wan.index()].config.role {
+            WanRole::Active | WanRole::Backup => 0,
+            WanRole::Spent => 1,
+            WanRole::Off => 2,
+        }
+    }
+
     /// The tier that carries data now.
     pub(super) fn usable_tier(&self) -> Tier {
         let tiers = self.links.iter().filter_map(|link| self.tier_of(link));

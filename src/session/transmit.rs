@@ -399,11 +399,14 @@ impl Session {
         }
     }
 
-    /// Links that may carry reports: the fastest up link, or the one of its WAN that was heard last, and one of another
-    /// WAN while any link is in trouble. Nothing says that our reports are lost, but where the peer's own no longer come
+    /// Links that may carry reports: the fastest up link whose WAN is not to be spared, or the one of its WAN that was heard
+    /// last, and one of another WAN while any link is in trouble. Nothing says that our reports are lost, but where the peer's own no longer come
     /// from ours probably do not arrive.
     pub(super) fn report_links(&self, now: Instant) -> [Option<LinkId>; 2] {
-        let key = |link: &&Link| (!link.sender.flows(), self.delay_of(link));
+        let key = |link: &&Link| {
+            let sparing = self.sparing(link);
+            (!link.sender.flows(), sparing, self.delay_of(link))
+        };
         let open = || self.links.iter().filter(|link| link.is_open());
         // The peer may prefer another link of the WAN, and then this one is silent without being dead.
         let fastest = open().min_by_key(key);

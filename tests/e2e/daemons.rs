@@ -190,21 +190,11 @@ fn stops_within_a_second() -> Outcome {
 
 fn reloads_on_hup() -> Outcome {
     World::run(&THREE, &TunnelSpec::default(), |world| {
-        let file = world.tunnel.client_config_file(0);
-        let original = std::fs::read_to_string(&file)?;
+        let original = std::fs::read_to_string(world.tunnel.client_config_file(0))?;
         let flow = world.download(0)?;
         pause(Duration::from_secs(1));
-        let reload = |world: &mut World, text: &str| -> Outcome {
-            std::fs::write(&file, text)?;
-            let client = world.tunnel.client(0);
-            check!(client.is_some(), "the client is gone");
-            client
-                .into_iter()
-                .for_each(|client| client.signal(Signal::SIGHUP));
-            Ok(())
-        };
         let second_off = original.replace("name = \"wan2\"", "name = \"wan2\"\nrole = \"off\"");
-        reload(world, &second_off)?;
+        world.reload_client(0, &second_off)?;
         let off = wait_until(Duration::from_secs(3), || {
             world
                 .link_states(0)
@@ -216,10 +206,10 @@ fn reloads_on_hup() -> Outcome {
             world.link_states(0)?
         );
         // A configuration with a fault is refused as a whole; the tunnel runs on.
-        reload(world, "[links]\nstart_port = \"none\"\n")?;
+        world.reload_client(0, "[links]\nstart_port = \"none\"\n")?;
         pause(Duration::from_millis(500));
         world.check_ping(0, 20)?;
-        reload(world, &original)?;
+        world.reload_client(0, &original)?;
         world.wait_links_up(0, Duration::from_secs(5))?;
         let report = flow.finish();
         check_flow(&report)?;

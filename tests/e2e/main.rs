@@ -14,6 +14,7 @@ mod daemons;
 mod datapath;
 mod failures;
 mod plain;
+mod quota;
 mod support;
 mod traffic;
 mod workers;
@@ -110,6 +111,7 @@ fn cases() -> Vec<Case> {
         workers::cases(),
         failures::cases(),
         daemons::cases(),
+        quota::cases(),
         datapath::cases(),
         bench::cases(),
     ]

@@ -10,6 +10,7 @@ use chainlightning::lab::tunnel::{INNER_SERVER_V4, inner_client_v4};
 use chainlightning::lab::{
     LabError, Launch, Netns, Programs, Topology, Tunnel, TunnelSpec, Wan, wait_until,
 };
+use nix::sys::signal::Signal;
 
 /// How a case ends other than well.
 #[derive(Debug)]
@@ -175,6 +176,17 @@ impl World {
             .flat_map(|peer| &peer.links)
             .map(|link| link.state.clone())
             .collect())
+    }
+
+    /// Puts `text` in the place of the configuration of client `index`, and tells the client.
+    pub fn reload_client(&mut self, index: usize, text: &str) -> Outcome {
+        std::fs::write(self.tunnel.client_config_file(index), text)?;
+        let client = self.tunnel.client(index);
+        check!(client.is_some(), "the client is gone");
+        client
+            .into_iter()
+            .for_each(|client| client.signal(Signal::SIGHUP));
+        Ok(())
     }
 
     /// Waits until all links of client `index` are up.

@@ -96,6 +96,18 @@ pub fn settle(world: &mut World) {
     assert!(up, "the links come up: {:#?}", world.events());
 }
 
+/// Bytes that a link of client 0 carried from `from`.
+fn bytes(world: &World, link: usize, from: Side) -> u64 {
+    world.carried(0, link)[from.index()].1
+}
+
+/// Bytes that each of three links carried from `from` during `time`.
+pub fn carried(world: &mut World, from: Side, time: Duration) -> [u64; 3] {
+    let before = [0, 1, 2].map(|link| bytes(world, link, from));
+    world.run_for(time);
+    [0, 1, 2].map(|link| bytes(world, link, from) - before[link])
+}
+
 /// Efficiency of a TCP in a span: goodput as part of what `rate` Mbit/s of links can carry.
 pub fn efficiency(world: &World, id: FlowId, from: u64, to: u64, mbps: f64) -> f64 {
     let goodput = tcp(world, id).goodput(at(from), at(to)).as_mbps();

@@ -55,7 +55,8 @@ impl Files<'_> {
         } else {
             Ipv4Addr::UNSPECIFIED.into()
         };
-        let mut text = self.general(any, (INNER_SERVER_V4, INNER_SERVER_V6), inner_client(0));
+        let inner = (INNER_SERVER_V4, INNER_SERVER_V6);
+        let mut text = self.general("server", any, inner, inner_client(0));
         text += &self.common("server", "", 1);
         for (index, key) in keys.iter().enumerate() {
             let (v4, v6) = inner_client(index);
@@ -76,6 +77,7 @@ impl Files<'_> {
             SERVER_V4.into()
         };
         let mut text = self.general(
+            &client_name(index),
             address,
             inner_client(index),
             (INNER_SERVER_V4, INNER_SERVER_V6),
@@ -115,11 +117,13 @@ impl Files<'_> {
         }
     }
 
-    fn general(&self, server: IpAddr, local: Inner, remote: Inner) -> String {
+    fn general(&self, name: &str, server: IpAddr, local: Inner, remote: Inner) -> String {
+        let directory = self.directory.display();
         format!(
             "[general]\nserver_ip = \"{server}\"\ntun_name = \"{TUN_NAME}\"\n\
              tun_local_ip = \"{}\"\ntun_remote_ip = \"{}\"\ntun_netmask = \"255.255.255.0\"\n\
-             tun_local_ip6 = \"{}\"\ntun_remote_ip6 = \"{}\"\ntun_mtu = {}\n",
+             tun_local_ip6 = \"{}\"\ntun_remote_ip6 = \"{}\"\ntun_mtu = {}\n\
+             state_folder = \"{directory}/{name}.state\"\n",
             local.0, remote.0, local.1, remote.1, self.spec.tun_mtu
         )
     }

@@ -1,5 +1,7 @@
 //! Fates of symbols and what they make of their groups.
 
+use std::time::Duration;
+
 use super::*;
 
 fn add(store: &mut SymbolStore, group: GroupId, kind: SymbolKind, index: u8) -> SymbolKey {
