@@ -6,6 +6,7 @@ mod common;
 mod equal;
 mod failover;
 mod foreign;
+mod late;
 mod links;
 mod loss;
 mod modes;
