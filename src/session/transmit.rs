@@ -418,14 +418,17 @@ impl Session {
             .max_by_key(|link| link.receiver.last_at());
         // What happens to a link mostly happens to its whole WAN.
         let other = |link: &&Link| first.is_some_and(|first| first.wan != link.wan);
-        let second = open().filter(other).min_by_key(key);
         let quiet = self.peer_interval * 2 + QUIET_EXTRA;
-        // A burst of losses outlasts what a report can tell of, and what no report told of is never repaired.
-        let doubtful = |link: &Link| {
-            now.since(link.receiver.last_at()) > quiet || link.sender.loss().in_bursts()
-        };
-        let troubled = first.is_some_and(doubtful) || open().any(|link| !link.sender.flows());
-        [first, second.filter(|_| troubled)].map(|link| link.map(|link| link.id))
+        let troubled = first.is_some_and(|link| now.since(link.receiver.last_at()) > quiet)
+            || open().any(|link| !link.sender.flows());
+        // A burst of losses outlasts what a report can tell of, and what no report told of is never repaired. It is no
+        // reason to spend what a backup costs.
+        let in_bursts = first.is_some_and(|link| link.sender.loss().in_bursts());
+        let tier = self.usable_tier();
+        let wanted =
+            |link: &&Link| troubled || in_bursts && self.tier_of(link).is_some_and(|of| of == tier);
+        let second = open().filter(other).filter(wanted).min_by_key(key);
+        [first, second].map(|link| link.map(|link| link.id))
     }
 }
 

@@ -47,8 +47,14 @@ fn what_comes_after_the_hold_time_is_late_and_not_lost() {
 }
 
 /// Bytes that the client sent over each link in two seconds in which nothing but reports and heartbeats went its way.
-fn reported(words: &str) -> [u64; 3] {
-    let mut world = world_a(7, words);
+fn reported(words: &str, backup: Option<usize>) -> [u64; 3] {
+    let links = LINKS_A.map(|link| format!("{link} {words}"));
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let mut plan = Plan::new(7, &links);
+    if let Some(link) = backup {
+        plan.links[link].backup = true;
+    }
+    let mut world = World::new(plan);
     settle(&mut world);
     let _ = add_cbr(&mut world, Side::Server, 50, 1_400, 40);
     world.run_for(ms(30_000));
@@ -58,8 +64,12 @@ fn reported(words: &str) -> [u64; 3] {
 #[test]
 fn reports_whose_way_loses_in_bursts_come_by_another_as_well() {
     // A burst of them lasts longer than a report can tell of, and what none told of is never repaired.
-    let (clean, bursts) = (reported(""), reported("gilbert=2%/8"));
-    println!("{clean:?} {bursts:?}");
+    let clean = reported("", None);
+    let bursts = reported("gilbert=2%/8", None);
+    let backup = reported("gilbert=2%/8", Some(1));
+    println!("{clean:?} {bursts:?} {backup:?}");
     assert!(clean[1] * 4 < clean[0], "{clean:?}");
     assert!(bursts[1] * 4 > bursts[0] * 3, "{bursts:?}");
+    assert!(backup[1] * 4 < backup[0], "{backup:?}");
+    assert!(backup[2] * 4 > backup[0] * 3, "{backup:?}");
 }
