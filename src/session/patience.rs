@@ -70,7 +70,7 @@ pub struct Patience {
     /// Why it is kept.
     cause: Cause,
     /// When a WAN went away last, and whether one did before within [`KEEP`].
-    left_at: Instant,
+    left_at: Option<Instant>,
     restless: bool,
 }
 
@@ -85,8 +85,8 @@ struct Kept {
 impl Patience {
     /// A WAN goes away: what flowed over all of them was `rate` for `rtt`, and stood here for up to the target.
     pub(super) fn on_leave(&mut self, rate: Rate, rtt: Duration, cause: Cause, now: Instant) {
-        let pause = now.since(self.left_at);
-        self.left_at = now;
+        let pause = self.left_at.map_or(KEEP, |left| now.since(left));
+        self.left_at = Some(now);
         self.restless = pause < KEEP && (self.restless || pause > ONE_EVENT);
         if pause >= KEEP || cause == Cause::Outage {
             self.cause = cause;
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn windows_of_wans_that_go_over_and_over_are_forgotten_one_by_one() {
         let mut patience = Patience::default();
-        let at = |secs: u64| Instant::from_millis(100_000 + secs * 1_000);
+        let at = |secs: u64| Instant::from_millis(5_000 + secs * 1_000);
         patience.on_leave(ALL, RTT, Cause::Outage, at(0));
         let target = |patience: &Patience, secs| patience.target(HALF, RTT, at(secs));
         assert!(target(&patience, 0) > KEPT_MAX_STALL);
